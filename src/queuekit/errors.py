@@ -1,0 +1,112 @@
+"""Every error that queuekit raises, in one tree.
+
+    QueuekitError
+    ├── ConfigError             a setting, a declaration or an installation that cannot work
+    ├── EnqueueError            a job could not be handed over; `recorded` says whether it exists
+    ├── PayloadError            an argument or a result that does not fit its type, or cannot be encoded
+    ├── JobNotFound             no record of that id (never enqueued, or expired)
+    ├── JobNotReady             (also a TimeoutError) the result is not there yet
+    ├── JobFailed               the job ended as failed; carries its record
+    └── JobCancelled            the job was cancelled, or expired before it started
+
+    BaseException
+    ├── SoftTimeout             raised once inside a task whose soft_timeout has passed
+    └── StaleAttempt            raised inside a task whose attempt no longer holds its fence
+
+The last two derive from BaseException, so that an `except Exception` in a model SDK cannot swallow them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from queuekit.job import JobInfo
+    from queuekit.retry import Category
+
+__all__ = [
+    "ConfigError",
+    "EnqueueError",
+    "JobCancelled",
+    "JobFailed",
+    "JobNotFound",
+    "JobNotReady",
+    "PayloadError",
+    "QueuekitError",
+    "SoftTimeout",
+    "StaleAttempt",
+]
+
+
+class QueuekitError(Exception):
+    """The base of all of queuekit's errors, except for SoftTimeout and StaleAttempt."""
+
+
+class ConfigError(QueuekitError):
+    """A setting, a declaration or an installation cannot work. The message names the field, the value and the remedy."""
+
+
+class EnqueueError(QueuekitError):
+    """A job could not be handed over.
+
+    Attributes:
+        recorded: True: the store has the job and it will run. False: it does not have it. None: unknown, because
+            the store did not answer after the request was sent. Enqueue again with `options(id=job_id)`: if the
+            job exists by then, nothing is doubled.
+        job_id: the id that the job has, or would have had.
+    """
+
+    def __init__(self, message: str, *, recorded: bool | None, job_id: str) -> None:
+        super().__init__(message)
+        self.recorded = recorded
+        self.job_id = job_id
+
+
+class PayloadError(QueuekitError):
+    """An argument or a result does not fit its declared type, cannot be encoded as JSON, or is too large.
+
+    Attributes:
+        parameter: the name of the parameter at fault, "return" for a result, or None where no single one is.
+    """
+
+    def __init__(self, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class JobNotFound(QueuekitError):
+    """The store has no record of that id, or the result of that job has expired."""
+
+
+class JobNotReady(QueuekitError, TimeoutError):
+    """The job has not ended within the time that the caller was ready to wait."""
+
+
+class JobFailed(QueuekitError):
+    """The job ended as failed.
+
+    Attributes:
+        info: the job's record, with every attempt.
+        category: what kind of failure ended it.
+        error_type: the qualified name of the last error's class.
+        error_message: the last error's text.
+    """
+
+    def __init__(self, message: str, *, info: JobInfo, category: Category, error_type: str, error_message: str) -> None:
+        super().__init__(message)
+        self.info = info
+        self.category = category
+        self.error_type = error_type
+        self.error_message = error_message
+
+
+class JobCancelled(QueuekitError):
+    """The job was cancelled, or was not started before it expired."""
+
+
+class SoftTimeout(BaseException):
+    """Raised once inside a task when its soft_timeout has passed: finish up before the hard limit."""
+
+
+class StaleAttempt(BaseException):
+    """Raised inside a task whose attempt was ended by somebody else: nothing that it writes is accepted any more."""

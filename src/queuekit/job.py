@@ -1,0 +1,167 @@
+"""The record of one job: its states, its attempts, and which state may follow which.
+
+                 ┌────────────── cancel ───────────────┐
+                 │                                     ▼
+    scheduled ─▶ queued ─▶ running ─▶ succeeded     cancelled
+                  ▲  ▲        │ ├───▶ failed            ▲
+                  │  │        │ └───────────────────────┤
+                  │  └─ released                        │
+                  └─ retrying ◀┘ ────── cancel ─────────┘
+
+    failed, cancelled ─▶ queued          revived by hand
+
+Every time in a record is the store's clock, in seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from queuekit.retry import Category
+
+__all__ = ["TERMINAL", "TRANSITIONS", "Attempt", "JobInfo", "JobStatus", "Record"]
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. More may come: compare with what you know, and do not enumerate."""
+
+    scheduled = "scheduled"
+    queued = "queued"
+    running = "running"
+    retrying = "retrying"
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+TERMINAL: Final = frozenset({JobStatus.succeeded, JobStatus.failed, JobStatus.cancelled})
+
+TRANSITIONS: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
+    JobStatus.scheduled: frozenset({JobStatus.queued, JobStatus.running, JobStatus.cancelled}),
+    JobStatus.queued: frozenset({JobStatus.queued, JobStatus.running, JobStatus.cancelled}),
+    JobStatus.running: frozenset(
+        {JobStatus.succeeded, JobStatus.failed, JobStatus.cancelled, JobStatus.retrying, JobStatus.queued}
+    ),
+    # A due job may be claimed by a doorbell that is still on its way, before anybody published a new one.
+    JobStatus.retrying: frozenset({JobStatus.queued, JobStatus.running, JobStatus.cancelled}),
+    JobStatus.succeeded: frozenset(),
+    JobStatus.failed: frozenset({JobStatus.queued}),
+    JobStatus.cancelled: frozenset({JobStatus.queued}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One execution of a job.
+
+    Attributes:
+        number: from 1. A released attempt does not count: the next one carries its number again.
+        worker: the worker incarnation that ran it.
+        outcome: "running", "succeeded", "retried", "failed", "lost" (its worker died), "cancelled", or "released"
+            (handed back by a worker that stopped, or that did not know the task).
+        error_type: the qualified name of the exception's class.
+        delay: seconds until the next attempt could start, where there is one.
+    """
+
+    number: int
+    started_at: datetime
+    ended_at: datetime | None
+    worker: str
+    outcome: str
+    error_type: str | None = None
+    error_message: str | None = None
+    traceback: str | None = None
+    category: Category | None = None
+    delay: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """What the store knows of a job, without its arguments and its result."""
+
+    id: str
+    task: str
+    queue: str
+    status: JobStatus
+    attempts: tuple[Attempt, ...]
+    enqueued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    backend: str = ""
+    priority: int = 0
+    due_at: datetime | None = None
+    reason: str | None = None
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job as the store keeps it. `runs` holds a (start, end) pair of JSON-able mappings for each execution."""
+
+    id: str
+    status: JobStatus
+    message: str
+    route: str
+    created: float
+    attempt: int = 0
+    state: str = ""
+    pseq: int = 0
+    worker: str = ""
+    due: float | None = None
+    finished: float | None = None
+    reason: str = ""
+    result_ttl: float = 86400.0
+    cancel_requested: str | None = None
+    runs: tuple[tuple[Mapping[str, Any], Mapping[str, Any] | None], ...] = field(default=())
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        return tuple(_attempt(start, end) for start, end in self.runs)
+
+    def info(self) -> JobInfo:
+        message = json.loads(self.message)
+        attempts = self.attempts()
+        return JobInfo(
+            id=self.id,
+            task=message["task"],
+            queue=message["queue"],
+            status=self.status,
+            attempts=attempts,
+            enqueued_at=moment(self.created),
+            started_at=attempts[0].started_at if attempts else None,
+            finished_at=moment(self.finished) if self.finished is not None else None,
+            backend=message["backend"],
+            priority=message["priority"],
+            due_at=moment(self.due) if self.due is not None else None,
+            reason=self.reason or None,
+        )
+
+
+def _attempt(start: Mapping[str, Any], end: Mapping[str, Any] | None) -> Attempt:
+    from queuekit.retry import Category
+
+    said = end or {}
+    category = said.get("category")
+    return Attempt(
+        number=start["number"],
+        started_at=moment(start["at"]),
+        ended_at=moment(said["at"]) if end is not None else None,
+        worker=start["worker"],
+        outcome=said.get("outcome", "running"),
+        error_type=said.get("error_type"),
+        error_message=said.get("error_message"),
+        traceback=said.get("traceback"),
+        category=Category(category) if category else None,
+        delay=said.get("delay"),
+        reason=said.get("reason"),
+    )

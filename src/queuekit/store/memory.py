@@ -1,0 +1,515 @@
+"""The store in this process's memory, for the memory backend and for tests. The same operations, one lock, a clock
+that is handed in.
+
+It is the second writing of the same state machine: tests run one sequence of operations against both and compare.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from queuekit.job import TERMINAL, JobStatus, Record
+from queuekit.store import (
+    Beat,
+    Busy,
+    Cancelled,
+    Claim,
+    Claimed,
+    Created,
+    Done,
+    Early,
+    IfEnded,
+    Missing,
+    NewJob,
+    NoLease,
+    Quarantined,
+    StoreLost,
+    Taken,
+    Unseen,
+)
+from queuekit.store.ends import parse_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["MemoryStore"]
+
+OUTBOX = 5_000
+DAY = 86_400_000
+
+
+@dataclass
+class _Job:
+    message: str
+    digest: str
+    route: str
+    token: str
+    result_ttl: int
+    created: int
+    expires: int | None
+    status: JobStatus = JobStatus.scheduled
+    attempt: int = 0
+    publications: int = 0
+    pseq: int = 0
+    state: str = ""
+    fence: str | None = None
+    ended: str = ""
+    worker: str = ""
+    process: str = ""
+    started: int = 0
+    due: int | None = None
+    outbox: int | None = None
+    on_the_way: bool = False  # a doorbell is out
+    deadline: int | None = None
+    plans: dict[str, IfEnded] = field(default_factory=dict)
+    runs: list[tuple[dict[str, Any], dict[str, Any] | None]] = field(default_factory=list)
+    cancel: str | None = None
+    finished: int | None = None
+    reason: str = ""
+    gone_at: int | None = None
+    result: str | None = None
+    result_gone_at: int = 0
+
+
+@dataclass
+class _Route:
+    pseq: int = 0
+    mark: int = 0
+    marks: list[tuple[int, int]] = field(default_factory=list)  # (since, mark), oldest first
+
+
+class MemoryStore:
+    """See queuekit.store.Store. `clock` gives milliseconds since the epoch."""
+
+    def __init__(
+        self,
+        *,
+        lease: float = 30.0,
+        retention: float = 7 * 86400.0,
+        dead_ttl: float = 30 * 86400.0,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._lease, self._retention, self._dead_ttl = _ms(lease), _ms(retention), _ms(dead_ttl)
+        self._clock = clock or (lambda: time.time() * 1000)
+        self._lock = threading.RLock()
+        self._epoch = secrets.token_hex(8)
+        self._jobs: dict[str, _Job] = {}
+        self._routes: defaultdict[str, _Route] = defaultdict(_Route)
+        self._workers: dict[str, int] = {}
+        self._quarantine: list[Quarantined] = []
+        self._tick: int | None = None
+        self._suspended = 0
+
+    # ---- the clock and what time does by itself ----------------------------------------------------------------------
+
+    @property
+    def _now(self) -> int:
+        return int(self._clock())
+
+    def now(self) -> float:
+        return self._clock() / 1000
+
+    def epoch(self) -> str:
+        return self._epoch
+
+    def close(self) -> None:
+        pass
+
+    def _find(self, id: str) -> _Job | None:
+        job = self._jobs.get(id)
+        if job is not None and job.gone_at is not None and job.gone_at <= self._now:
+            del self._jobs[id]
+            return None
+        return job
+
+    def _on(self, route: str) -> list[tuple[str, _Job]]:
+        return [(id, job) for id, job in self._jobs.items() if job.route == route]
+
+    # ---- steps that operations share ---------------------------------------------------------------------------------
+
+    def _send(self, job: _Job) -> None:
+        route = self._routes[job.route]
+        route.pseq += 1
+        job.publications += 1
+        job.pseq = route.pseq
+        job.status = JobStatus.queued
+        job.due = None
+        job.on_the_way = True
+        job.outbox = self._now + OUTBOX
+
+    def _park(self, job: _Job, at: int, status: JobStatus) -> None:
+        job.status, job.due = status, at
+
+    @staticmethod
+    def _off_route(job: _Job) -> None:
+        job.due = job.outbox = None
+        job.on_the_way = False
+
+    def _taken(self, job: _Job) -> Taken:
+        return Taken(job.message, job.pseq, job.publications, self._epoch)
+
+    def _end_attempt(self, job: _Job, token: str, op: str, text: str) -> None:
+        job.runs[-1] = (job.runs[-1][0], {"at": self._now / 1000, **parse_end(text)})
+        job.ended = f"{token}:{op}"
+        job.fence = None
+        job.deadline = None
+
+    def _terminal(self, job: _Job, status: JobStatus, reason: str) -> None:
+        self._off_route(job)
+        job.status, job.reason, job.finished = status, reason, self._now
+        keep = self._retention
+        if status is JobStatus.failed:
+            keep = self._dead_ttl
+        elif status is JobStatus.succeeded:
+            keep = max(keep, job.result_ttl + DAY)
+        job.gone_at = self._now + keep
+
+    def _settle(self, job: _Job, plan: str) -> None:
+        then = job.plans[plan]
+        self._end_attempt(job, job.fence or "", plan, then.end)
+        if job.cancel is not None:
+            self._terminal(job, JobStatus.cancelled, job.cancel)
+        elif then.delay is None:
+            self._terminal(job, JobStatus.failed, then.reason)
+        else:
+            job.state = then.state
+            self._park(job, self._now + _ms(then.delay), JobStatus.retrying)
+
+    def _running_on(self, worker: str) -> list[tuple[str, _Job]]:
+        return [
+            (id, job) for id, job in self._jobs.items() if job.status is JobStatus.running and job.worker == worker
+        ]
+
+    # ---- enqueue and publish -----------------------------------------------------------------------------------------
+
+    def create(self, job: NewJob) -> Created:
+        with self._lock:
+            old = self._find(job.id)
+            if old is not None:
+                mine = old.token == job.token
+                pseq = old.pseq if mine and old.status is JobStatus.queued else None
+                return Created(mine, old.digest == job.digest, self._epoch, pseq, old.publications or 1)
+            now = self._now
+            expires = _ms(job.expires) if job.expires is not None else None
+            if expires is None and job.expires_in is not None:
+                expires = now + _ms(job.expires_in)
+            new = _Job(job.message, job.digest, job.route, job.token, _ms(job.result_ttl), now, expires)
+            self._jobs[job.id] = new
+            self._routes[job.route]  # noqa: B018  # the route is known from here on
+            at = _ms(job.at) if job.at is not None else now + _ms(job.delay or 0)
+            if at > now:
+                self._park(new, at, JobStatus.scheduled)
+                return Created(True, True, self._epoch, None)
+            self._send(new)
+            return Created(True, True, self._epoch, new.pseq, new.publications)
+
+    def take_due(self, route: str, n: int) -> list[Taken]:
+        with self._lock:
+            now = self._now
+            due = sorted((job.due, id) for id, job in self._on(route) if job.due is not None and job.due <= now)
+            out = []
+            for _, id in due[:n]:
+                self._send(self._jobs[id])
+                out.append(self._taken(self._jobs[id]))
+            return out
+
+    def take_lost(self, route: str, n: int) -> list[Taken]:
+        with self._lock:
+            now = self._now
+            jobs = self._on(route)
+            late = sorted((job.outbox, id) for id, job in jobs if job.outbox is not None and job.outbox <= now)
+            ahead = sorted((job.outbox, id) for id, job in jobs if job.outbox is not None and job.outbox > now + OUTBOX)
+            mark = max((m for since, m in self._routes[route].marks if since <= now - self._lease), default=0)
+            passed = sorted((job.pseq, id) for id, job in jobs if job.on_the_way and job.pseq <= mark)
+            ids = list(dict.fromkeys(id for _, id in [*late, *ahead, *passed]))[:n]
+            for id in ids:
+                self._send(self._jobs[id])
+            return [self._taken(self._jobs[id]) for id in ids]
+
+    def published(self, route: str, publications: Sequence[tuple[str, int]]) -> None:
+        with self._lock:
+            for id, pseq in publications:
+                job = self._find(id)
+                if job is not None and job.pseq == pseq:
+                    job.outbox = None
+
+    def mark(self, route: str, depth: int | None) -> None:
+        with self._lock:
+            now, at = self._now, self._routes[route]
+            if depth == 0:
+                at.mark = max(at.mark, at.pseq)
+            at.marks = [(since, m) for since, m in at.marks if since <= now]
+            if all(m != at.mark for _, m in at.marks):
+                at.marks.append((now, at.mark))
+            old = [since for since, _ in at.marks if since <= now - self._lease]
+            if old:
+                at.marks = [(since, m) for since, m in at.marks if since >= max(old)]
+
+    # ---- attempts ----------------------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        *,
+        id: str,
+        epoch: str,
+        pseq: int,
+        route: str,
+        worker: str,
+        process: str,
+        token: str,
+        timeout: float | None,
+        seen: str,
+        on_lost: IfEnded,
+        on_limit: IfEnded,
+    ) -> Claim:
+        with self._lock:
+            now, job = self._now, self._find(id)
+            if job is None:
+                return Missing() if epoch == self._epoch else StoreLost(self._epoch)
+            if route == job.route:
+                at = self._routes[route]
+                at.mark = max(at.mark, min(pseq, at.pseq))
+            if job.status is JobStatus.running:
+                return self._claimed(job) if job.fence == token else Busy()
+            if job.status is JobStatus.cancelled:
+                return Cancelled(job.reason)
+            if job.status in TERMINAL:
+                return Done(job.status)
+            if job.due is not None and job.due > now:
+                return Early(job.due / 1000)
+            if job.expires is not None and job.expires <= now:
+                self._terminal(job, JobStatus.cancelled, "expired before it started")
+                return Cancelled("expired before it started")
+            if self._workers.get(worker, 0) <= now:
+                return NoLease()
+            if job.state != seen:
+                return Unseen(job.state, job.message)
+            self._off_route(job)
+            job.status, job.fence, job.worker, job.process, job.started = (
+                JobStatus.running, token, worker, process, now
+            )  # fmt: skip
+            job.attempt += 1
+            job.runs.append(({"at": now / 1000, "number": job.attempt, "worker": worker}, None))
+            job.plans = {"lost": on_lost, "limit": on_limit}
+            job.deadline = now + _ms(timeout) if timeout is not None else None
+            return self._claimed(job)
+
+    @staticmethod
+    def _claimed(job: _Job) -> Claimed:
+        return Claimed(
+            job.message, job.attempt, job.started / 1000, job.created / 1000, job.state, job.result_ttl / 1000
+        )
+
+    def _held(self, id: str, token: str, op: str) -> tuple[_Job | None, bool]:
+        """The job if the fence is ours, and whether this very step was done before."""
+        job = self._find(id)
+        if job is None:
+            return None, False
+        if job.ended == f"{token}:{op}":
+            return None, True
+        return (job, False) if job.status is JobStatus.running and job.fence == token else (None, False)
+
+    def finish(self, id: str, token: str, end: str, result: str | None) -> bool:
+        with self._lock:
+            job, done = self._held(id, token, "finish")
+            if job is None:
+                return done
+            self._end_attempt(job, token, "finish", end)
+            self._terminal(job, JobStatus.succeeded, "")
+            if result is not None and job.result_ttl > 0:
+                job.result, job.result_gone_at = result, self._now + job.result_ttl
+            return True
+
+    def retry(self, id: str, token: str, end: str, delay: float, state: str) -> bool:
+        with self._lock:
+            job, done = self._held(id, token, "retry")
+            if job is None:
+                return done
+            self._end_attempt(job, token, "retry", end)
+            if job.cancel is not None:
+                self._terminal(job, JobStatus.cancelled, job.cancel)
+            else:
+                job.state = state
+                self._park(job, self._now + _ms(delay), JobStatus.retrying)
+            return True
+
+    def fail(self, id: str, token: str, end: str, reason: str) -> bool:
+        with self._lock:
+            job, done = self._held(id, token, "fail")
+            if job is None:
+                return done
+            self._end_attempt(job, token, "fail", end)
+            self._terminal(job, JobStatus.failed, reason)
+            return True
+
+    def release(self, id: str, token: str, end: str, delay: float) -> bool:
+        with self._lock:
+            job, done = self._held(id, token, "release")
+            if job is None:
+                return done
+            self._end_attempt(job, token, "release", end)
+            job.attempt -= 1
+            if job.cancel is not None:
+                self._terminal(job, JobStatus.cancelled, job.cancel)
+            else:
+                self._park(job, self._now + _ms(delay), JobStatus.queued)
+            return True
+
+    def cancelled(self, id: str, token: str, end: str, reason: str) -> bool:
+        with self._lock:
+            job, done = self._held(id, token, "cancelled")
+            if job is None:
+                return done
+            self._end_attempt(job, token, "cancelled", end)
+            self._terminal(job, JobStatus.cancelled, reason)
+            return True
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = ()) -> Beat:
+        with self._lock:
+            if not start and worker not in self._workers:
+                return Beat(alive=False)
+            self._workers[worker] = self._now + self._lease
+            processes, cancels = [], []
+            for id, job in self._running_on(worker):
+                if job.process in dead:
+                    self._settle(job, "lost")
+                else:
+                    processes.append(job.process)
+                    if job.cancel is not None:
+                        cancels.append(id)
+            return Beat(True, tuple(dict.fromkeys(processes)), tuple(cancels))
+
+    def leave(self, worker: str) -> int:
+        with self._lock:
+            return len(self._settle_all(worker))
+
+    def _settle_all(self, worker: str) -> list[str]:
+        running = self._running_on(worker)
+        for _, job in running:
+            self._settle(job, "lost")
+        self._workers.pop(worker, None)
+        return [id for id, _ in running]
+
+    def reap(self, n: int) -> list[tuple[str, str]]:
+        with self._lock:
+            now = self._now
+            if self._tick is None or now < self._tick or (now - self._tick) > self._lease / 3:
+                self._suspended = now + self._lease
+                self._workers = {worker: min(end, now + self._lease) for worker, end in self._workers.items()}
+            self._tick = now
+            if now < self._suspended:
+                return []
+            out = []
+            gone = sorted((end, worker) for worker, end in self._workers.items() if end <= now)
+            for _, worker in gone[:n]:
+                out += [(id, "lost") for id in self._settle_all(worker)]
+            over = sorted((job.deadline, id) for id, job in self._jobs.items() if job.deadline is not None)
+            for deadline, id in over[:n]:
+                if deadline <= now:
+                    self._settle(self._jobs[id], "limit")
+                    out.append((id, "time_limit"))
+            return out
+
+    # ---- by hand -----------------------------------------------------------------------------------------------------
+
+    def cancel(self, id: str, reason: str) -> str:
+        with self._lock:
+            job = self._find(id)
+            if job is None:
+                return "missing"
+            if job.status in TERMINAL:
+                return "ended"
+            if job.status is JobStatus.running:
+                job.cancel = reason if job.cancel is None else job.cancel
+                return "requested"
+            self._terminal(job, JobStatus.cancelled, reason)
+            return "cancelled"
+
+    def cancel_requested(self, ids: Sequence[str]) -> dict[str, str]:
+        with self._lock:
+            found = ((id, self._find(id)) for id in ids)
+            return {
+                id: job.cancel
+                for id, job in found
+                if job is not None and job.status is JobStatus.running and job.cancel is not None
+            }
+
+    def revive(self, id: str, *, message: str | None = None, route: str | None = None) -> Taken | None:
+        with self._lock:
+            job = self._find(id)
+            if job is None or job.status not in {JobStatus.failed, JobStatus.cancelled}:
+                return None
+            job.message = message or job.message
+            job.route = route or job.route
+            job.state, job.reason = "", ""
+            job.finished = job.cancel = job.expires = job.gone_at = None
+            self._send(job)
+            return self._taken(job)
+
+    def quarantine(self, raw: str, reason: str) -> None:
+        with self._lock:
+            self._quarantine.insert(0, Quarantined(raw, reason, self._now / 1000))
+            del self._quarantine[10_000:]
+
+    def quarantined(self, n: int) -> list[Quarantined]:
+        return self._quarantine[:n]
+
+    # ---- reads -------------------------------------------------------------------------------------------------------
+
+    def get(self, id: str) -> Record | None:
+        with self._lock:
+            job = self._find(id)
+            if job is None:
+                return None
+            return Record(
+                id=id,
+                status=job.status,
+                message=job.message,
+                route=job.route,
+                created=job.created / 1000,
+                attempt=job.attempt,
+                state=job.state,
+                pseq=job.pseq,
+                worker=job.worker,
+                due=None if job.due is None else job.due / 1000,
+                finished=None if job.finished is None else job.finished / 1000,
+                reason=job.reason,
+                result_ttl=job.result_ttl / 1000,
+                cancel_requested=job.cancel,
+                runs=tuple(job.runs),
+            )
+
+    def result(self, id: str) -> str | None:
+        with self._lock:
+            job = self._find(id)
+            return job.result if job is not None and job.result_gone_at > self._now else None
+
+    def routes(self, backend: str) -> list[str]:
+        return sorted(route for route in self._routes if route.startswith(f"{backend}:"))
+
+    def dead(self, n: int) -> list[str]:
+        with self._lock:
+            found = [(job.finished, id) for id in list(self._jobs) if (job := self._find(id)) is not None]
+            failed = [(at, id) for at, id in found if at is not None and self._jobs[id].status is JobStatus.failed]
+            return [id for _, id in itertools.islice(sorted(failed, reverse=True), n)]
+
+    # ---- for the memory backend ----------------------------------------------------------------------------------------
+
+    def next_due(self) -> float | None:
+        """The moment at which the next parked job may run."""
+        with self._lock:
+            due = [job.due for job in self._jobs.values() if job.due is not None]
+            return min(due) / 1000 if due else None
+
+
+def _ms(seconds: float) -> int:
+    return math.ceil(round(seconds * 1000, 6))

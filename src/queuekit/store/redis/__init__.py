@@ -1,0 +1,361 @@
+"""The store on Redis >= 6.2 or Valkey: one Lua file an operation, one hash tag a namespace, the server's clock.
+
+Keys, under `queuekit:{NAMESPACE}:`
+    job:ID          hash    the record; message, status, route, state, fence, the attempts as start1, end1, ...
+    result:ID       string  the result's JSON, with its own time to live
+    due:ROUTE       zset    id -> the moment from which it may run (scheduled, retrying, released)
+    queued:ROUTE    zset    id -> the number of its last publication
+    outbox:ROUTE    zset    id -> when to publish it again, unless somebody says that the broker has it
+    route:ROUTE     hash    pseq (publications so far), mark (the highest that claims have seen)
+    marks:ROUTE     zset    mark -> since when
+    routes          set     every route that a job was recorded for
+    workers         zset    worker incarnation -> the end of its lease
+    worker:W        hash    id -> the process that runs it
+    cancels:W       set     ids that the worker is to cancel
+    deadlines       zset    id -> when its attempt is over, whatever its worker says
+    dead            zset    failed jobs, by when they failed
+    quarantine      list    the newest first
+    meta            hash    epoch, tick, run_id, suspended
+
+All times in Redis are whole milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, cast
+
+from queuekit.job import JobStatus, Record
+from queuekit.store import (
+    Beat,
+    Busy,
+    Cancelled,
+    Claim,
+    Claimed,
+    Created,
+    Done,
+    Early,
+    IfEnded,
+    Missing,
+    NewJob,
+    NoLease,
+    Quarantined,
+    StoreAway,
+    StoreLost,
+    Taken,
+    Unseen,
+)
+from queuekit.store.ends import parse_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import redis
+
+__all__ = ["RedisStore"]
+
+QUARANTINE_CAP = 10_000
+
+
+@cache
+def _source(operation: str) -> str:
+    folder = resources.files(__package__) / "lua"
+    return (folder / "_prelude.lua").read_text("utf-8") + (folder / f"{operation}.lua").read_text("utf-8")
+
+
+class _NotConnected(ConnectionError):
+    """Nothing was sent: the connection could not be made."""
+
+
+def _connect(url: str, timeout: float) -> redis.Redis:
+    """A client that tries once, waits `timeout` seconds at most, and tells a failed connect from a lost reply."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    pool = redis.ConnectionPool.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+        health_check_interval=0,
+        max_connections=1024,
+    )
+    base = pool.connection_class
+
+    class Connection(base):  # type: ignore[misc,valid-type]  # the class follows from the URL's scheme
+        def connect(self) -> None:
+            try:
+                super().connect()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                raise _NotConnected(str(error)) from error
+
+    pool.connection_class = Connection
+    return redis.Redis(connection_pool=pool)
+
+
+class RedisStore:
+    """See queuekit.store.Store. `clock` gives milliseconds, for tests only: the server's clock otherwise.
+
+    Args:
+        url: redis://, rediss:// or unix://.
+        namespace: jobs of different namespaces never meet.
+        lease: seconds without a beat after which a worker counts as gone.
+        retention, dead_ttl: seconds that ended and failed jobs are kept.
+        timeout: seconds to wait for the server, for connecting and for an answer each.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        namespace: str = "default",
+        *,
+        lease: float = 30.0,
+        retention: float = 7 * 86400.0,
+        dead_ttl: float = 30 * 86400.0,
+        timeout: float = 2.0,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._client = _connect(url, timeout)
+        self._prefix = f"queuekit:{{{namespace}}}:"
+        self._common = [_ms(lease), secrets.token_hex(8), _ms(retention), _ms(dead_ttl)]
+        self._clock = clock
+        self._shas: dict[str, str] = {}
+
+    # ---- calls -----------------------------------------------------------------------------------------------------
+
+    def _run(self, operation: str, *args: str | int | float) -> Any:
+        import redis
+
+        now = "" if self._clock is None else str(int(self._clock()))
+        argv = [now, *self._common, *args]
+        try:
+            sha = self._shas.get(operation)
+            if sha is None:
+                sha = self._shas[operation] = self._client.script_load(_source(operation))
+            try:
+                return self._client.evalsha(sha, 1, self._prefix, *argv)
+            except redis.exceptions.NoScriptError:  # the server was started anew
+                return self._client.eval(_source(operation), 1, self._prefix, *argv)
+        except _NotConnected as error:
+            raise StoreAway(f"the store cannot be reached: {error}", sent=False) from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise StoreAway(f"the store did not answer: {error}", sent=True) from error
+        except redis.RedisError as error:  # read only, out of memory, loading, wrong password: refused
+            raise StoreAway(f"the store refused {operation}: {error}", sent=False) from error
+
+    def _read(self, call: Callable[[redis.Redis], Any]) -> Any:
+        import redis
+
+        try:
+            return call(self._client)
+        except (_NotConnected, redis.RedisError) as error:
+            raise StoreAway(f"the store did not answer: {error}", sent=False) from error
+
+    def close(self) -> None:
+        self._client.close()
+        self._client.connection_pool.disconnect()
+
+    def now(self) -> float:
+        if self._clock is not None:
+            return self._clock() / 1000
+        seconds, micros = self._read(lambda client: client.time())
+        return cast("float", seconds + micros / 1e6)
+
+    def epoch(self) -> str:
+        # create() and beat() make it; a reader of an empty store makes it too, so that both read the same
+        key = f"{self._prefix}meta"
+
+        def read(client: redis.Redis) -> Any:
+            client.hsetnx(key, "epoch", str(self._common[1]))
+            return client.hget(key, "epoch")
+
+        return cast("str", self._read(read))
+
+    # ---- enqueue and publish ---------------------------------------------------------------------------------------
+
+    def create(self, job: NewJob) -> Created:
+        created, same, epoch, pseq, number = self._run(
+            "create", job.id, job.message, job.digest, job.route, job.token, _ms(job.result_ttl),
+            _ms(job.at), _ms(job.delay), _ms(job.expires), _ms(job.expires_in),
+        )  # fmt: skip
+        return Created(bool(created), bool(same), epoch, pseq or None, number or 1)
+
+    def take_due(self, route: str, n: int) -> list[Taken]:
+        return [_taken(row) for row in self._run("take_due", route, n)]
+
+    def take_lost(self, route: str, n: int) -> list[Taken]:
+        return [_taken(row) for row in self._run("take_lost", route, n)]
+
+    def published(self, route: str, publications: Sequence[tuple[str, int]]) -> None:
+        self._run("published", route, *(part for pair in publications for part in pair))
+
+    def mark(self, route: str, depth: int | None) -> None:
+        self._run("mark", route, "" if depth is None else depth)
+
+    # ---- attempts --------------------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        *,
+        id: str,
+        epoch: str,
+        pseq: int,
+        route: str,
+        worker: str,
+        process: str,
+        token: str,
+        timeout: float | None,
+        seen: str,
+        on_lost: IfEnded,
+        on_limit: IfEnded,
+    ) -> Claim:
+        plans = [part for plan in (on_lost, on_limit) for part in (_ms(plan.delay), plan.state, plan.end, plan.reason)]
+        kind, *rest = self._run(
+            "claim", id, epoch, pseq, route, worker, process, token, _ms(timeout), seen, *plans
+        )  # fmt: skip
+        match kind:
+            case "claimed":
+                message, number, started, created, state, result_ttl = rest
+                return Claimed(
+                    message, int(number), int(started) / 1000, int(created) / 1000, state, int(result_ttl) / 1000
+                )
+            case "unseen":
+                return Unseen(*rest)
+            case "busy":
+                return Busy()
+            case "early":
+                return Early(int(rest[0]) / 1000)
+            case "done":
+                return Done(JobStatus(rest[0]))
+            case "cancelled":
+                return Cancelled(rest[0])
+            case "missing":
+                return Missing()
+            case "store_lost":
+                return StoreLost(rest[0])
+            case _:
+                return NoLease()
+
+    def finish(self, id: str, token: str, end: str, result: str | None) -> bool:
+        return bool(self._run("finish", id, token, end, "" if result is None else "1", result or ""))
+
+    def retry(self, id: str, token: str, end: str, delay: float, state: str) -> bool:
+        return bool(self._run("retry", id, token, end, _ms(delay), state))
+
+    def fail(self, id: str, token: str, end: str, reason: str) -> bool:
+        return bool(self._run("fail", id, token, end, reason))
+
+    def release(self, id: str, token: str, end: str, delay: float) -> bool:
+        return bool(self._run("release", id, token, end, _ms(delay)))
+
+    def cancelled(self, id: str, token: str, end: str, reason: str) -> bool:
+        return bool(self._run("cancelled", id, token, end, reason))
+
+    # ---- workers ---------------------------------------------------------------------------------------------------
+
+    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = ()) -> Beat:
+        alive, processes, cancels = self._run("beat", worker, "1" if start else "", *dead)
+        return Beat(bool(alive), tuple(processes), tuple(cancels))
+
+    def leave(self, worker: str) -> int:
+        return cast("int", self._run("leave", worker))
+
+    def reap(self, n: int) -> list[tuple[str, str]]:
+        return [(id, why) for id, why in self._run("reap", n)]
+
+    # ---- by hand ---------------------------------------------------------------------------------------------------
+
+    def cancel(self, id: str, reason: str) -> str:
+        return cast("str", self._run("cancel", id, reason))
+
+    def cancel_requested(self, ids: Sequence[str]) -> dict[str, str]:
+        def read(client: redis.Redis) -> Any:
+            with client.pipeline(transaction=False) as pipe:
+                for id in ids:
+                    pipe.hmget(f"{self._prefix}job:{id}", "status", "cancel")
+                return pipe.execute()
+
+        rows = self._read(read)
+        return {
+            id: reason for id, (status, reason) in zip(ids, rows, strict=True) if status == "running" and reason is not None
+        }
+
+    def revive(self, id: str, *, message: str | None = None, route: str | None = None) -> Taken | None:
+        row = self._run("revive", id, message or "", route or "")
+        return None if row is None else _taken(row)
+
+    def quarantine(self, raw: str, reason: str) -> None:
+        self._run("quarantine", raw, reason, QUARANTINE_CAP)
+
+    def quarantined(self, n: int) -> list[Quarantined]:
+        rows = self._read(lambda client: client.lrange(f"{self._prefix}quarantine", 0, n - 1))
+        out = []
+        for row in rows:
+            at, length, rest = row.split("|", 2)
+            size = len(rest.encode()[: int(length)].decode())  # the length is in bytes, as Lua counts
+            out.append(Quarantined(raw=rest[size:], reason=rest[:size], at=int(at) / 1000))
+        return out
+
+    # ---- reads -----------------------------------------------------------------------------------------------------
+
+    def get(self, id: str) -> Record | None:
+        def read(client: redis.Redis) -> Any:
+            return client.hgetall(f"{self._prefix}job:{id}")
+
+        row: dict[str, str] = self._read(read)
+        if "message" not in row:
+            return None
+        due = None
+        if row["status"] in {"scheduled", "retrying", "queued"}:
+            due = self._read(lambda client: client.zscore(f"{self._prefix}due:{row['route']}", id))
+        return Record(
+            id=id,
+            status=JobStatus(row["status"]),
+            message=row["message"],
+            route=row["route"],
+            created=int(row["created"]) / 1000,
+            attempt=int(row["attempt"]),
+            state=row["state"],
+            pseq=int(row.get("pseq", 0)),
+            worker=row.get("worker", ""),
+            due=None if due is None else due / 1000,
+            finished=int(row["finished"]) / 1000 if "finished" in row else None,
+            reason=row.get("reason", ""),
+            result_ttl=int(row["result_ttl"]) / 1000,
+            cancel_requested=row.get("cancel"),
+            runs=tuple(_run(row[f"start{run}"], row.get(f"end{run}")) for run in range(1, int(row["runs"]) + 1)),
+        )
+
+    def result(self, id: str) -> str | None:
+        return cast("str | None", self._read(lambda client: client.get(f"{self._prefix}result:{id}")))
+
+    def routes(self, backend: str) -> list[str]:
+        routes = self._read(lambda client: client.smembers(f"{self._prefix}routes"))
+        return sorted(route for route in routes if route.startswith(f"{backend}:"))
+
+    def dead(self, n: int) -> list[str]:
+        return cast("list[str]", self._read(lambda client: client.zrevrange(f"{self._prefix}dead", 0, n - 1)))
+
+
+def _ms(seconds: float | None) -> str:
+    """Whole milliseconds, rounded up: a delay may never become shorter."""
+    return "" if seconds is None else str(math.ceil(round(seconds * 1000, 6)))
+
+
+def _taken(row: list[Any]) -> Taken:
+    message, pseq, number, epoch = row
+    return Taken(message, int(pseq), int(number), epoch)
+
+
+def _run(start: str, end: str | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    at, number, worker = start.split("|", 2)
+    began: dict[str, Any] = {"at": int(at) / 1000, "number": int(number), "worker": worker}
+    if end is None:
+        return began, None
+    ended_at, text = end.split("|", 1)
+    return began, {"at": int(ended_at) / 1000, **parse_end(text)}

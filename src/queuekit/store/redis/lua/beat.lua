@@ -1,0 +1,19 @@
+-- worker, start ('1' or ''), then the dead processes
+local worker = A(1)
+if A(2) == '' and not redis.call('ZSCORE', P .. 'workers', worker) then return {0, {}, {}} end
+epoch()
+redis.call('ZADD', P .. 'workers', int(NOW + LEASE), worker)
+local dead = {}
+for i = 3, #ARGV - 5 do dead[A(i)] = true end
+local processes, seen = {}, {}
+local all = redis.call('HGETALL', P .. 'worker:' .. worker)
+for i = 1, #all, 2 do
+  local process = all[i + 1]
+  if dead[process] then
+    settle(all[i], 'lost')
+  elseif not seen[process] then
+    seen[process] = true
+    processes[#processes + 1] = process
+  end
+end
+return {1, processes, redis.call('SMEMBERS', P .. 'cancels:' .. worker)}

@@ -1,0 +1,45 @@
+-- 1 id, 2 epoch, 3 pseq, 4 route, 5 worker, 6 process, 7 token, 8 timeout ('' = none), 9 seen,
+-- 10-13 if lost: delay, state, end, reason, 14-17 if over the limit: the same
+local id, token, worker = A(1), A(7), A(5)
+local r = redis.call('HMGET', job(id), 'status', 'fence', 'route', 'state', 'expires', 'message', 'reason', 'attempt',
+                     'created', 'result_ttl', 'runs')
+local status, route = r[1], r[3]
+if not status then
+  if epoch() == A(2) then return {'missing'} end
+  return {'store_lost', epoch()}
+end
+if route == A(4) then
+  local now_at = redis.call('HMGET', P .. 'route:' .. route, 'mark', 'pseq')
+  local seen = math.min(tonumber(A(3)), tonumber(now_at[2] or 0))
+  if seen > tonumber(now_at[1] or 0) then redis.call('HSET', P .. 'route:' .. route, 'mark', int(seen)) end
+end
+local function claimed(number, started)
+  return {'claimed', r[6], number, started, r[9], r[4], r[10]}
+end
+if status == 'running' then
+  if r[2] == token then
+    return claimed(tonumber(r[8]), redis.call('HGET', job(id), 'started'))
+  end
+  return {'busy'}
+end
+if status == 'cancelled' then return {'cancelled', r[7]} end
+if status == 'succeeded' or status == 'failed' then return {'done', status} end
+local due = redis.call('ZSCORE', P .. 'due:' .. route, id)
+if due and tonumber(due) > NOW then return {'early', int(tonumber(due))} end
+if r[5] and tonumber(r[5]) <= NOW then
+  terminal(id, 'cancelled', 'expired before it started')
+  return {'cancelled', 'expired before it started'}
+end
+local lease = redis.call('ZSCORE', P .. 'workers', worker)
+if not lease or tonumber(lease) <= NOW then return {'no_lease'} end
+if r[4] ~= A(9) then return {'unseen', r[4], r[6]} end
+
+off_route(id, route)
+local number, run = tonumber(r[8]) + 1, tonumber(r[11]) + 1
+redis.call('HSET', job(id), 'status', 'running', 'fence', token, 'worker', worker, 'attempt', number, 'runs', run,
+           'started', int(NOW), 'start' .. run, int(NOW) .. '|' .. number .. '|' .. worker,
+           'lost_delay', A(10), 'lost_state', A(11), 'lost_end', A(12), 'lost_reason', A(13),
+           'limit_delay', A(14), 'limit_state', A(15), 'limit_end', A(16), 'limit_reason', A(17))
+redis.call('HSET', P .. 'worker:' .. worker, id, A(6))
+if A(8) ~= '' then redis.call('ZADD', P .. 'deadlines', int(NOW + tonumber(A(8))), id) end
+return claimed(number, int(NOW))

@@ -1,0 +1,2 @@
+-- worker
+return #settle_all(A(1))

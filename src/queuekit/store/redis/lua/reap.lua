@@ -1,0 +1,29 @@
+-- n
+-- Whoever could not beat for reasons that are not its own is not dead: after a discontinuity nothing is reaped for a
+-- lease. The server was started anew or failed over, its clock was set, or nobody has ticked.
+local meta = P .. 'meta'
+local ok, info = pcall(redis.call, 'INFO', 'server')
+local run_id = ok and type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
+local r = redis.call('HMGET', meta, 'tick', 'run_id', 'suspended')
+local tick = tonumber(r[1])
+local suspended = tonumber(r[3] or 0)
+if not tick or NOW < tick or NOW - tick > LEASE / 3 or r[2] ~= run_id then
+  suspended = NOW + LEASE
+  redis.call('HSET', meta, 'suspended', int(suspended))
+  -- the clock was set back: no lease is longer than a lease
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '(' .. int(NOW + LEASE), '+inf')) do
+    redis.call('ZADD', P .. 'workers', int(NOW + LEASE), worker)
+  end
+end
+redis.call('HSET', meta, 'tick', int(NOW), 'run_id', run_id)
+if NOW < suspended then return {} end
+
+local out = {}
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', int(NOW), 'LIMIT', 0, A(1))) do
+  for _, id in ipairs(settle_all(worker)) do out[#out + 1] = {id, 'lost'} end
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', int(NOW), 'LIMIT', 0, A(1))) do
+  settle(id, 'limit')
+  out[#out + 1] = {id, 'time_limit'}
+end
+return out
