@@ -7,7 +7,9 @@
     ├── JobNotFound             no record of that id (never enqueued, or expired)
     ├── JobNotReady             (also a TimeoutError) the result is not there yet
     ├── JobFailed               the job ended as failed; carries its record
-    └── JobCancelled            the job was cancelled, or expired before it started
+    ├── JobCancelled            the job was cancelled, or expired before it started
+    ├── StoreAway               (also a ConnectionError; queuekit.store) the record could not be asked
+    └── BrokerAway              (also a ConnectionError; queuekit.adapters) for adapters only: enqueue() does not raise it
 
     BaseException
     ├── SoftTimeout             raised once inside a task whose soft_timeout has passed

@@ -100,13 +100,25 @@ class Doorbell:
     """The header of a native message: which job to ask the store for."""
 
     id: str
+    task: str
     pseq: int
     epoch: str
     route: str
+    timeout: float | None = None
+    own_policy: bool = False  # options(retry=): the policy stands in the record, not on the task
     version: int = VERSION
 
     def to_header(self) -> dict[str, Any]:
-        return {"v": self.version, "id": self.id, "pseq": self.pseq, "epoch": self.epoch, "route": self.route}
+        return {
+            "v": self.version,
+            "id": self.id,
+            "task": self.task,
+            "pseq": self.pseq,
+            "epoch": self.epoch,
+            "route": self.route,
+            "timeout": self.timeout,
+            "own_policy": self.own_policy,
+        }
 
     @classmethod
     def from_header(cls, header: object) -> Doorbell:
@@ -115,14 +127,18 @@ class Doorbell:
             raise InvalidMessage(f"the header {HEADER!r} is a mapping, not {type(header).__name__}")
         if header.get("v") != VERSION:
             raise InvalidMessage(f"doorbell version {header.get('v')!r} is not {VERSION}, the one read here")
-        id, pseq, epoch, route = (header.get(name) for name in ("id", "pseq", "epoch", "route"))
+        id, task, pseq, epoch, route = (header.get(name) for name in ("id", "task", "pseq", "epoch", "route"))
         if not isinstance(id, str) or not ID_PATTERN.match(id):
             raise InvalidMessage(f"job id {str(id)[:80]!r} is not a valid id")
-        if type(pseq) is not int or not isinstance(epoch, str) or not isinstance(route, str):
-            raise InvalidMessage("pseq must be an integer, epoch and route must be strings")
+        if type(pseq) is not int or not all(isinstance(text, str) for text in (task, epoch, route)):
+            raise InvalidMessage("pseq must be an integer; task, epoch and route must be strings")
+        timeout = header.get("timeout")
+        if timeout is not None and (type(timeout) not in {int, float} or not timeout > 0):
+            raise InvalidMessage(f"timeout {timeout!r} is not a number of seconds")
         if route.count(":") != 2 or not route.rpartition(":")[2].isdigit():
             raise InvalidMessage(f"route {route[:80]!r} is not backend:queue:level")
-        return cls(id=id, pseq=pseq, epoch=epoch, route=route)
+        own_policy = header.get("own_policy") is True
+        return cls(id=id, task=task, pseq=pseq, epoch=epoch, route=route, timeout=timeout, own_policy=own_policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +158,10 @@ class Publication:
 
     @property
     def doorbell(self) -> Doorbell:
-        return Doorbell(self.message.id, self.pseq, self.epoch, self.message.route)
+        message = self.message
+        return Doorbell(
+            message.id, message.task, self.pseq, self.epoch, message.route, message.timeout, message.retry is not None
+        )
 
     def header(self) -> Mapping[str, Any]:
         return self.doorbell.to_header()

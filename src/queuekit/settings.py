@@ -4,7 +4,7 @@
 
 The fields of `Settings` are that list: name, default, how to read a value, and its documentation stand together there.
 Values are read by plain functions and not by a validation library: the steward, a small process beside each worker,
-reads its settings too and has to stay small, and an error has to say where the value stands without ever showing a password.
+reads its settings too and has to stay small; and an error must say where the value stands, and never show a password.
 """
 
 # RUF009 takes _setting() for a default that is computed; it is a field declaration, as dataclasses.field() is.
@@ -61,7 +61,7 @@ _KUBERNETES = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\d+_(TCP|U
 
 DAY = 86400.0
 
-# ---- passwords ---------------------------------------------------------------------------------------------------------
+# ---- passwords -------------------------------------------------------------------------------------------------------
 
 # Only a URL that can be read in exactly one way: a password with a bare "/", "?" or "@" in it makes the rest ambiguous.
 _PLAIN_URL = re.compile(
@@ -100,7 +100,7 @@ def _show(value: object) -> str:
     return repr(redact(value)) if isinstance(value, str) else f"<{type(value).__name__}>"
 
 
-# ---- reading one value: each function gives the value, or raises _Refused with the remedy --------------------------------
+# ---- reading one value: each function gives the value, or raises _Refused with the remedy ----------------------------
 
 
 class _Refused(Exception):
@@ -287,11 +287,11 @@ def _backend(value: Any) -> str:
         return name
     known = [*BACKENDS, *_plugins()]
     if name not in known:
-        raise _Refused(f"no such backend{_suggest(name, known)}; known here: {', '.join(sorted(set(known)))}")
+        raise _Refused(f"no such backend{_suggest(name, known)} Known here: {', '.join(sorted(set(known)))}")
     return name
 
 
-# ---- the list ------------------------------------------------------------------------------------------------------------
+# ---- the list --------------------------------------------------------------------------------------------------------
 
 
 def _setting(default: Any, read: Callable[[Any], Any], doc: str) -> Any:
@@ -304,12 +304,14 @@ def _setting(default: Any, read: Callable[[Any], Any], doc: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings:
-    """What queuekit has been told, frozen and checked. `load()` reads all the places; `Settings(...)` takes only what it is given.
+    """What queuekit has been told, frozen and checked.
+
+    `load()` reads all the places; `Settings(...)` takes only what it is given.
 
     Durations are seconds, and accept a timedelta.
 
     Raises:
-        ConfigError: a value that cannot be, or a name that is no setting; it names the near one and where the value stands.
+        ConfigError: a value that cannot be, or a name that is no setting; it says where it stands, and the near name.
     """
 
     backend: str | None = _setting(
@@ -351,6 +353,9 @@ class Settings:
         _store_lost,
         "What becomes of a message whose record went with the store's data: 'quarantine', or 'adopt' to run it.",
     )
+    unknown_grace: _Duration = _setting(
+        3600.0, _seconds, "Seconds that a job waits for a worker that knows its task, before it becomes a dead letter."
+    )
     retry: _Policies = _setting(
         {}, _policies, "Retry policies by name, for @agent_task(retry=NAME): [retry.NAME] in queuekit.toml."
     )
@@ -363,8 +368,8 @@ class Settings:
     )
 
     if not TYPE_CHECKING:
-        # Type checkers see the constructor that the dataclass describes. This one differs in what it raises for an unknown
-        # name: a ConfigError with the near one, and not a TypeError.
+        # Type checkers see the constructor that the dataclass describes. This one differs in what it raises for an
+        # unknown name: a ConfigError with the near one, and not a TypeError.
         def __init__(self, **values: Any) -> None:
             _fill(self, [_Source("Settings()", values, none_is_given=True)])
 
@@ -400,8 +405,8 @@ class Settings:
             )
         if self.broker_url.startswith(_AMQP):
             raise ConfigError(
-                f"store_url is not set, and the broker {redact(self.broker_url)} ({self.source('broker_url')}) cannot keep "
-                "records. Set store_url to a Redis or Valkey (QUEUEKIT_STORE_URL=redis://localhost:6379/0)"
+                f"store_url is not set, and the broker {redact(self.broker_url)} ({self.source('broker_url')}) cannot "
+                "keep records. Set store_url to a Redis or Valkey (QUEUEKIT_STORE_URL=redis://localhost:6379/0)"
             )
         return self.broker_url
 
@@ -426,8 +431,8 @@ class Settings:
             )
         if backend == "rq" and self.broker_url.startswith(_AMQP):
             raise ConfigError(
-                f"broker_url={redact(self.broker_url)!r} ({self.source('broker_url')}): RQ runs on Redis or Valkey only. "
-                "Give a redis:// URL, or choose the backend celery or dramatiq"
+                f"broker_url={redact(self.broker_url)!r} ({self.source('broker_url')}): RQ runs on Redis or Valkey "
+                "only. Give a redis:// URL, or choose the backend celery or dramatiq"
             )
         if self.store_url is not None:
             return self
@@ -442,9 +447,9 @@ class Settings:
         from queuekit.retry import RetryPolicy
 
         if name not in self.retry:
-            have = f"there are: {', '.join(sorted(self.retry))}" if self.retry else "there are none"
+            have = f"are: {', '.join(sorted(self.retry))}" if self.retry else "are none"
             raise ConfigError(
-                f"retry={name!r}: the settings have no policy of that name{_suggest(name, self.retry)} ({have}). "
+                f"retry={name!r}: the settings have no policy of that name{_suggest(name, self.retry)} There {have}. "
                 f"Add [retry.{name}] to queuekit.toml, or [tool.queuekit.retry.{name}] to pyproject.toml"
             )
         try:
@@ -487,7 +492,7 @@ class Settings:
 
 _FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
 
-# ---- where values come from ----------------------------------------------------------------------------------------------
+# ---- where values come from ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -496,16 +501,15 @@ class _Source:
 
     place: str
     values: Mapping[str, Any]
-    spelling: Callable[[str], str] = str  # a setting's name as it is written there
-    before: str | None = (
-        None  # "environment ": goes before that spelling where a value's source is told; None: the place alone
-    )
-    none_is_given: bool = (
-        False  # None unsets a setting that another place has set; on a command line it means "not given"
-    )
+    spelling: Callable[[str], str] = str
+    """A setting's name as it is written there."""
+    before: str | None = None
+    """What goes before that spelling where a value's source is told. None: the place alone is told."""
+    none_is_given: bool = False
+    """None unsets a setting that another place has set. On a command line it means that an option was not given."""
 
     def where(self, name: str) -> str:
-        return self.place if self.before is None else self.before + self.spelling(name)
+        return self.place if self.before is None else self.before + self.spelling(name.partition(".")[0])
 
 
 @dataclass(frozen=True)
@@ -523,7 +527,7 @@ class _Kept:
 
 
 def _fill(settings: Settings, places: list[_Source | _Kept]) -> None:
-    """Give each field its value: from the first of the places that has one, or its default. Checks every place, also what is outranked."""
+    """Give each field its value: from the first of the places that has one, or its default. All are checked."""
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for place in places:
@@ -534,15 +538,12 @@ def _fill(settings: Settings, places: list[_Source | _Kept]) -> None:
             value = _read(field, raw, place.where(name))
             if name == "retry":
                 # Policies are merged by name, each as a whole: half a policy from each of two files would be nobody's.
-                new = {key: policy for key, policy in value.items() if key not in found.setdefault(name, {})}
-                found[name] |= new
-                for key in new:
-                    where = (
-                        place.sources.get(f"retry.{key}", "default") if isinstance(place, _Kept) else place.where(name)
-                    )
-                    sources[f"retry.{key}"] = where
-                    if where != "default":
-                        sources[name] = where if sources.get(name, where) == where else f"{sources[name]}, {where}"
+                merged = found.setdefault(name, {})
+                for key in [key for key in value if key not in merged]:
+                    merged[key] = value[key]
+                    where = sources[f"retry.{key}"] = place.where(f"retry.{key}")
+                    if where not in sources.get(name, ""):
+                        sources[name] = f"{sources[name]}, {where}" if name in sources else where
             elif name not in found:
                 found[name] = value
                 if place.where(name) != "default":
@@ -584,7 +585,7 @@ def _nearest(name: str, known: Any) -> str | None:
 
 def _suggest(name: str, known: Any) -> str:
     near = _nearest(name, known)
-    return f"; did you mean {near!r}?" if near else ""
+    return f", did you mean {near!r}?" if near else "."
 
 
 def load(
@@ -655,7 +656,7 @@ def _from_files(cwd: Path) -> list[_Source | _Kept]:
 
 
 def _up_to_root(cwd: Path) -> list[Path]:
-    """`cwd` and its parents up to the project's root: the nearest folder under version control, or else with a pyproject.toml.
+    """`cwd` and its parents up to the project's root: the nearest with a .git or .hg, or else with a pyproject.toml.
 
     Without either it is `cwd` alone: a file that somebody left in /tmp or in a home folder is not this project's.
     """
@@ -676,7 +677,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
 
 
-# ---- backends ------------------------------------------------------------------------------------------------------------
+# ---- backends --------------------------------------------------------------------------------------------------------
 
 
 def _plugins() -> list[str]:
@@ -723,6 +724,6 @@ def require_backend(settings: Settings) -> str:
             f"Installed: {have}{rest}"
         )
     raise ConfigError(
-        'no backend is set. Set it with QUEUEKIT_BACKEND=NAME, --backend NAME, configure(backend=NAME) or `backend = "NAME"` '
-        f"in queuekit.toml. Installed: {have}{rest}"
+        "no backend is set. Set it with QUEUEKIT_BACKEND=NAME, --backend NAME, configure(backend=NAME), or "
+        f'`backend = "NAME"` in queuekit.toml. Installed: {have}{rest}'
     )

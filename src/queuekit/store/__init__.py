@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from queuekit.errors import QueuekitError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 
-class StoreAway(ConnectionError):
+class StoreAway(QueuekitError, ConnectionError):
     """The store did not answer. `sent`: whether the request may have reached it."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
@@ -50,7 +52,7 @@ class StoreAway(ConnectionError):
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """What create() gets. `at` and `expires` are moments, `delay` seconds from the store's now; `digest` tells equal
-    requests under one id."""
+    requests under one id. A job that has not started by `expires` never does."""
 
     id: str
     message: str
@@ -221,8 +223,10 @@ class Store(Protocol):
         on_lost: IfEnded,
         on_limit: IfEnded,
     ) -> Claim:
-        """Ask for the attempt. `token` is its fence; `timeout` sets the deadline at which reap() ends it; `seen` is the
-        retry state that the two plans were made for. Never takes over a running attempt."""
+        """Ask for the attempt. `token` is its fence: new for each attempt, kept where the same claim is asked again (an
+        attempt that has ended is not opened a second time by its token: Busy). `timeout` sets the deadline at which
+        reap() ends it; `seen` is the retry state that the two plans were made for. Never takes over a running
+        attempt."""
         ...
 
     def finish(self, id: str, token: str, end: str, result: str | None) -> bool:
@@ -266,7 +270,8 @@ class Store(Protocol):
         ...
 
     def revive(self, id: str, *, message: str | None = None, route: str | None = None) -> Taken | None:
-        """Queue a failed or cancelled job again, with a fresh count. None: there is no such ended job."""
+        """Queue a failed or cancelled job again, with an empty retry state; its attempts are numbered on. None: there
+        is no such ended job."""
         ...
 
     def mark(self, route: str, depth: int | None) -> None:
@@ -282,6 +287,10 @@ class Store(Protocol):
         ...
 
     def get(self, id: str) -> Record | None: ...
+
+    def status(self, id: str) -> JobStatus | None:
+        """The least that can be asked: for those who wait."""
+        ...
 
     def result(self, id: str) -> str | None:
         """The result's JSON text; None where it has none, or it has expired."""

@@ -102,6 +102,7 @@ class MemoryStore:
         self._epoch = secrets.token_hex(8)
         self._jobs: dict[str, _Job] = {}
         self._routes: defaultdict[str, _Route] = defaultdict(_Route)
+        self._recorded: set[str] = set()  # the routes that a job was recorded for
         self._workers: dict[str, int] = {}
         self._quarantine: list[Quarantined] = []
         self._tick: int | None = None
@@ -202,7 +203,7 @@ class MemoryStore:
                 expires = now + _ms(job.expires_in)
             new = _Job(job.message, job.digest, job.route, job.token, _ms(job.result_ttl), now, expires)
             self._jobs[job.id] = new
-            self._routes[job.route]  # noqa: B018  # the route is known from here on
+            self._recorded.add(job.route)
             at = _ms(job.at) if job.at is not None else now + _ms(job.delay or 0)
             if at > now:
                 self._park(new, at, JobStatus.scheduled)
@@ -245,7 +246,7 @@ class MemoryStore:
             now, at = self._now, self._routes[route]
             if depth == 0:
                 at.mark = max(at.mark, at.pseq)
-            at.marks = [(since, m) for since, m in at.marks if since <= now]
+            at.marks = [(since, m) for since, m in at.marks if since < now]
             if all(m != at.mark for _, m in at.marks):
                 at.marks.append((now, at.mark))
             old = [since for since, _ in at.marks if since <= now - self._lease]
@@ -282,9 +283,11 @@ class MemoryStore:
                 return Cancelled(job.reason)
             if job.status in TERMINAL:
                 return Done(job.status)
+            if job.ended.startswith(f"{token}:"):
+                return Busy()
             if job.due is not None and job.due > now:
                 return Early(job.due / 1000)
-            if job.expires is not None and job.expires <= now:
+            if job.expires is not None and job.expires <= now and job.attempt == 0:
                 self._terminal(job, JobStatus.cancelled, "expired before it started")
                 return Cancelled("expired before it started")
             if self._workers.get(worker, 0) <= now:
@@ -450,6 +453,7 @@ class MemoryStore:
                 return None
             job.message = message or job.message
             job.route = route or job.route
+            self._recorded.add(job.route)
             job.state, job.reason = "", ""
             job.finished = job.cancel = job.expires = job.gone_at = None
             self._send(job)
@@ -461,7 +465,8 @@ class MemoryStore:
             del self._quarantine[10_000:]
 
     def quarantined(self, n: int) -> list[Quarantined]:
-        return self._quarantine[:n]
+        with self._lock:
+            return self._quarantine[:n]
 
     # ---- reads -------------------------------------------------------------------------------------------------------
 
@@ -488,13 +493,19 @@ class MemoryStore:
                 runs=tuple(job.runs),
             )
 
+    def status(self, id: str) -> JobStatus | None:
+        with self._lock:
+            job = self._find(id)
+            return None if job is None else job.status
+
     def result(self, id: str) -> str | None:
         with self._lock:
             job = self._find(id)
             return job.result if job is not None and job.result_gone_at > self._now else None
 
     def routes(self, backend: str) -> list[str]:
-        return sorted(route for route in self._routes if route.startswith(f"{backend}:"))
+        with self._lock:
+            return sorted(route for route in self._recorded if route.startswith(f"{backend}:"))
 
     def dead(self, n: int) -> list[str]:
         with self._lock:

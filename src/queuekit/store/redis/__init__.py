@@ -23,11 +23,14 @@ All times in Redis are whole milliseconds.
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from functools import cache
+from hashlib import sha1
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
+from queuekit.errors import ConfigError
 from queuekit.job import JobStatus, Record
 from queuekit.store import (
     Beat,
@@ -55,15 +58,23 @@ if TYPE_CHECKING:
 
     import redis
 
+    from queuekit.settings import Settings
+
 __all__ = ["RedisStore"]
 
 QUARANTINE_CAP = 10_000
+NAMESPACE = re.compile(r"[A-Za-z0-9_.-]+")  # no braces, and not empty: either would break the hash tag
 
 
 @cache
 def _source(operation: str) -> str:
     folder = resources.files(__package__) / "lua"
     return (folder / "_prelude.lua").read_text("utf-8") + (folder / f"{operation}.lua").read_text("utf-8")
+
+
+@cache
+def _sha(operation: str) -> str:
+    return sha1(_source(operation).encode(), usedforsecurity=False).hexdigest()
 
 
 class _NotConnected(ConnectionError):
@@ -76,15 +87,20 @@ def _connect(url: str, timeout: float) -> redis.Redis:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    pool = redis.ConnectionPool.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-        health_check_interval=0,
-        max_connections=1024,
-    )
+    try:
+        pool = redis.ConnectionPool.from_url(
+            url,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,  # no greeting to wait for: one way less to an enqueue from a short-lived process
+            decode_responses=True,
+            encoding_errors="surrogatepass",  # half an emoji in an error message is no reason to lose the outcome
+            health_check_interval=0,
+            max_connections=1024,
+        )
+    except ValueError as error:
+        raise ConfigError(f"store_url cannot be read: {error}; give redis://HOST:PORT/DB, rediss:// or unix://") from None
     base = pool.connection_class
 
     class Connection(base):  # type: ignore[misc,valid-type]  # the class follows from the URL's scheme
@@ -120,11 +136,25 @@ class RedisStore:
         timeout: float = 2.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        if not NAMESPACE.fullmatch(namespace):
+            raise ConfigError(f"namespace={namespace!r}: give letters, digits, '_', '.' and '-' only")
         self._client = _connect(url, timeout)
         self._prefix = f"queuekit:{{{namespace}}}:"
-        self._common = [_ms(lease), secrets.token_hex(8), _ms(retention), _ms(dead_ttl)]
+        self._lease, self._retention, self._dead_ttl = _ms(lease), _ms(retention), _ms(dead_ttl)
         self._clock = clock
-        self._shas: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, settings: Settings) -> RedisStore:
+        """The store of these settings. Connecting and two answers (a script that the server does not know is sent
+        again) fit into enqueue_timeout."""
+        return cls(
+            settings.resolved_store_url,
+            settings.namespace,
+            lease=settings.lease,
+            retention=settings.retention,
+            dead_ttl=settings.dead_letter_ttl,
+            timeout=min(2.0, settings.enqueue_timeout * 0.3),
+        )
 
     # ---- calls -----------------------------------------------------------------------------------------------------
 
@@ -132,20 +162,20 @@ class RedisStore:
         import redis
 
         now = "" if self._clock is None else str(int(self._clock()))
-        argv = [now, *self._common, *args]
+        # A new name at each call: one that was kept could name the store before and after it was emptied.
+        argv = [now, self._lease, _new_epoch(), self._retention, self._dead_ttl, *args]
         try:
-            sha = self._shas.get(operation)
-            if sha is None:
-                sha = self._shas[operation] = self._client.script_load(_source(operation))
             try:
-                return self._client.evalsha(sha, 1, self._prefix, *argv)
-            except redis.exceptions.NoScriptError:  # the server was started anew
+                return self._client.evalsha(_sha(operation), 1, self._prefix, *argv)
+            except redis.exceptions.NoScriptError:  # the first call, or the server was started anew
                 return self._client.eval(_source(operation), 1, self._prefix, *argv)
-        except _NotConnected as error:
+        except (_NotConnected, redis.exceptions.MaxConnectionsError) as error:
             raise StoreAway(f"the store cannot be reached: {error}", sent=False) from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except (redis.BusyLoadingError, redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+            raise StoreAway(f"the store refused {operation}: {error}", sent=False) from error
+        except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
             raise StoreAway(f"the store did not answer: {error}", sent=True) from error
-        except redis.RedisError as error:  # read only, out of memory, loading, wrong password: refused
+        except redis.RedisError as error:  # read only, out of memory: refused
             raise StoreAway(f"the store refused {operation}: {error}", sent=False) from error
 
     def _read(self, call: Callable[[redis.Redis], Any]) -> Any:
@@ -171,7 +201,7 @@ class RedisStore:
         key = f"{self._prefix}meta"
 
         def read(client: redis.Redis) -> Any:
-            client.hsetnx(key, "epoch", str(self._common[1]))
+            client.hsetnx(key, "epoch", _new_epoch())
             return client.hget(key, "epoch")
 
         return cast("str", self._read(read))
@@ -290,15 +320,14 @@ class RedisStore:
         return None if row is None else _taken(row)
 
     def quarantine(self, raw: str, reason: str) -> None:
-        self._run("quarantine", raw, reason, QUARANTINE_CAP)
+        self._run("quarantine", raw, reason, len(reason), QUARANTINE_CAP)
 
     def quarantined(self, n: int) -> list[Quarantined]:
         rows = self._read(lambda client: client.lrange(f"{self._prefix}quarantine", 0, n - 1))
         out = []
         for row in rows:
-            at, length, rest = row.split("|", 2)
-            size = len(rest.encode()[: int(length)].decode())  # the length is in bytes, as Lua counts
-            out.append(Quarantined(raw=rest[size:], reason=rest[:size], at=int(at) / 1000))
+            at, size, rest = row.split("|", 2)
+            out.append(Quarantined(raw=rest[int(size) :], reason=rest[: int(size)], at=int(at) / 1000))
         return out
 
     # ---- reads -----------------------------------------------------------------------------------------------------
@@ -331,6 +360,10 @@ class RedisStore:
             runs=tuple(_run(row[f"start{run}"], row.get(f"end{run}")) for run in range(1, int(row["runs"]) + 1)),
         )
 
+    def status(self, id: str) -> JobStatus | None:
+        status = self._read(lambda client: client.hget(f"{self._prefix}job:{id}", "status"))
+        return None if status is None else JobStatus(status)
+
     def result(self, id: str) -> str | None:
         return cast("str | None", self._read(lambda client: client.get(f"{self._prefix}result:{id}")))
 
@@ -339,7 +372,16 @@ class RedisStore:
         return sorted(route for route in routes if route.startswith(f"{backend}:"))
 
     def dead(self, n: int) -> list[str]:
-        return cast("list[str]", self._read(lambda client: client.zrevrange(f"{self._prefix}dead", 0, n - 1)))
+        # Entries outlive their records until the next job fails.
+        gone = math.floor(round(self.now() * 1000, 3)) - int(self._dead_ttl)
+        return cast(
+            "list[str]",
+            self._read(lambda client: client.zrevrangebyscore(f"{self._prefix}dead", "+inf", f"({gone}", 0, n)),
+        )
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(8)
 
 
 def _ms(seconds: float | None) -> str:

@@ -1,6 +1,6 @@
 -- Put before every operation. KEYS[1] is the prefix of all keys of the namespace; its hash tag keeps them on one node.
 -- ARGV: 1 the clock in ms (tests only, '' = the server's), 2 the lease, 3 a name for the epoch should the store be
--- new, 4 how long ended records stay, 5 dead letters, 6 the first argument of the operation.
+-- empty, 4 how long ended records stay, 5 dead letters, 6 the first argument of the operation.
 local P = KEYS[1]
 local NOW = tonumber(ARGV[1])
 if not NOW then
@@ -16,8 +16,10 @@ local function int(n) return string.format('%.0f', n) end
 local function job(id) return P .. 'job:' .. id end
 
 local function epoch()
-  redis.call('HSETNX', P .. 'meta', 'epoch', ARGV[3])
-  return redis.call('HGET', P .. 'meta', 'epoch')
+  local known = redis.call('HGET', P .. 'meta', 'epoch')
+  if known then return known end
+  redis.call('HSET', P .. 'meta', 'epoch', ARGV[3])
+  return ARGV[3]
 end
 
 local function off_route(id, route)
@@ -56,7 +58,8 @@ end
 local function end_attempt(id, token, op, text)
   local r = redis.call('HMGET', job(id), 'runs', 'worker')
   redis.call('HSET', job(id), 'end' .. r[1], int(NOW) .. '|' .. text, 'ended', token .. ':' .. op)
-  redis.call('HDEL', job(id), 'fence', 'lost_end', 'lost_state', 'limit_end', 'limit_state')
+  redis.call('HDEL', job(id), 'fence', 'lost_delay', 'lost_state', 'lost_end', 'lost_reason',
+             'limit_delay', 'limit_state', 'limit_end', 'limit_reason')
   redis.call('ZREM', P .. 'deadlines', id)
   redis.call('HDEL', P .. 'worker:' .. r[2], id)
   redis.call('SREM', P .. 'cancels:' .. r[2], id)
@@ -82,6 +85,11 @@ end
 local function settle(id, plan)
   local r = redis.call('HMGET', job(id), 'fence', 'route', plan .. '_delay', plan .. '_state', plan .. '_end',
                        plan .. '_reason', 'cancel')
+  if not r[1] then
+    -- the record is gone (evicted, deleted by hand): one such must not stop the reaper for all others
+    redis.call('ZREM', P .. 'deadlines', id)
+    return false
+  end
   end_attempt(id, r[1], plan, r[5])
   if r[7] then
     terminal(id, 'cancelled', r[7])
@@ -91,16 +99,33 @@ local function settle(id, plan)
     redis.call('HSET', job(id), 'state', r[4])
     park(id, r[2], NOW + tonumber(r[3]), 'retrying')
   end
+  return true
 end
 
 local function settle_all(worker)
-  local ids = redis.call('HKEYS', P .. 'worker:' .. worker)
-  for _, id in ipairs(ids) do settle(id, 'lost') end
+  local ids = {}
+  for _, id in ipairs(redis.call('HKEYS', P .. 'worker:' .. worker)) do
+    if settle(id, 'lost') then ids[#ids + 1] = id end
+  end
   redis.call('DEL', P .. 'worker:' .. worker, P .. 'cancels:' .. worker)
   redis.call('ZREM', P .. 'workers', worker)
   return ids
 end
 
-local function taken(id, pseq, number)
+-- Number the job's next publication, and give what is to be published.
+local function take(id, route)
+  local pseq, number = send(id, route)
   return {redis.call('HGET', job(id), 'message'), pseq, number, epoch()}
+end
+
+local function take_all(ids, route)
+  local out = {}
+  for _, id in ipairs(ids) do
+    if redis.call('HEXISTS', job(id), 'message') == 1 then
+      out[#out + 1] = take(id, route)
+    else
+      off_route(id, route)  -- the record is gone: nothing is left to run
+    end
+  end
+  return out
 end

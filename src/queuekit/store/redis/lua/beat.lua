@@ -11,6 +11,7 @@ for i = 1, #all, 2 do
   local process = all[i + 1]
   if dead[process] then
     settle(all[i], 'lost')
+    redis.call('HDEL', P .. 'worker:' .. worker, all[i])
   elseif not seen[process] then
     seen[process] = true
     processes[#processes + 1] = process

@@ -2,7 +2,7 @@
 -- 10-13 if lost: delay, state, end, reason, 14-17 if over the limit: the same
 local id, token, worker = A(1), A(7), A(5)
 local r = redis.call('HMGET', job(id), 'status', 'fence', 'route', 'state', 'expires', 'message', 'reason', 'attempt',
-                     'created', 'result_ttl', 'runs')
+                     'created', 'result_ttl', 'runs', 'ended')
 local status, route = r[1], r[3]
 if not status then
   if epoch() == A(2) then return {'missing'} end
@@ -24,9 +24,11 @@ if status == 'running' then
 end
 if status == 'cancelled' then return {'cancelled', r[7]} end
 if status == 'succeeded' or status == 'failed' then return {'done', status} end
+-- a request that arrives after its attempt was ended: nobody waits for the answer, and a fence is valid once
+if r[12] and string.sub(r[12], 1, #token + 1) == token .. ':' then return {'busy'} end
 local due = redis.call('ZSCORE', P .. 'due:' .. route, id)
 if due and tonumber(due) > NOW then return {'early', int(tonumber(due))} end
-if r[5] and tonumber(r[5]) <= NOW then
+if r[5] and tonumber(r[5]) <= NOW and r[8] == '0' then
   terminal(id, 'cancelled', 'expired before it started')
   return {'cancelled', 'expired before it started'}
 end

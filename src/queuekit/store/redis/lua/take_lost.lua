@@ -15,9 +15,4 @@ add(redis.call('ZRANGEBYSCORE', P .. 'outbox:' .. route, '-inf', int(NOW), 'LIMI
 add(redis.call('ZRANGEBYSCORE', P .. 'outbox:' .. route, '(' .. int(NOW + OUTBOX), '+inf', 'LIMIT', 0, n))
 local mark = redis.call('ZREVRANGEBYSCORE', P .. 'marks:' .. route, int(NOW - LEASE), '-inf', 'LIMIT', 0, 1)[1]
 if mark then add(redis.call('ZRANGEBYSCORE', P .. 'queued:' .. route, '-inf', mark, 'LIMIT', 0, n)) end
-local out = {}
-for i, id in ipairs(ids) do
-  local pseq, number = send(id, route)
-  out[i] = taken(id, pseq, number)
-end
-return out
+return take_all(ids, route)

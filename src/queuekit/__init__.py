@@ -1,0 +1,133 @@
+"""queuekit: one definition of an AI agent job, run by Celery, RQ or Dramatiq.
+
+    from queuekit import RetryPolicy, agent_task
+
+    @agent_task(retry=RetryPolicy.for_llm(), timeout=300)
+    async def summarise(text: str) -> str: ...
+
+    job = summarise.enqueue("...")      # the backend is a setting: QUEUEKIT_BACKEND=rq
+    job.result(timeout=60)
+
+Names are loaded at first use: importing queuekit imports no engine, no Redis client and no pydantic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from queuekit.app import App, configure
+    from queuekit.context import JobContext, current_job
+    from queuekit.errors import (
+        ConfigError,
+        EnqueueError,
+        JobCancelled,
+        JobFailed,
+        JobNotFound,
+        JobNotReady,
+        PayloadError,
+        QueuekitError,
+        SoftTimeout,
+        StaleAttempt,
+    )
+    from queuekit.handle import Job
+    from queuekit.job import Attempt, JobInfo, JobStatus
+    from queuekit.retry import (
+        Backoff,
+        Category,
+        DoNotRetry,
+        Fail,
+        Pass,
+        Retry,
+        RetryAfter,
+        RetryPolicy,
+        RetryRule,
+        RetryState,
+    )
+    from queuekit.settings import Settings
+    from queuekit.task import Call, Task, agent_task
+
+__all__ = [
+    "App",
+    "Attempt",
+    "Backoff",
+    "Call",
+    "Category",
+    "ConfigError",
+    "DoNotRetry",
+    "EnqueueError",
+    "Fail",
+    "Job",
+    "JobCancelled",
+    "JobContext",
+    "JobFailed",
+    "JobInfo",
+    "JobNotFound",
+    "JobNotReady",
+    "JobStatus",
+    "Pass",
+    "PayloadError",
+    "QueuekitError",
+    "Retry",
+    "RetryAfter",
+    "RetryPolicy",
+    "RetryRule",
+    "RetryState",
+    "Settings",
+    "SoftTimeout",
+    "StaleAttempt",
+    "Task",
+    "agent_task",
+    "configure",
+    "current_job",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "app": ("App", "configure"),
+    "context": ("JobContext", "current_job"),
+    "errors": (
+        "ConfigError",
+        "EnqueueError",
+        "JobCancelled",
+        "JobFailed",
+        "JobNotFound",
+        "JobNotReady",
+        "PayloadError",
+        "QueuekitError",
+        "SoftTimeout",
+        "StaleAttempt",
+    ),
+    "handle": ("Job",),
+    "job": ("Attempt", "JobInfo", "JobStatus"),
+    "retry": (
+        "Backoff",
+        "Category",
+        "DoNotRetry",
+        "Fail",
+        "Pass",
+        "Retry",
+        "RetryAfter",
+        "RetryPolicy",
+        "RetryRule",
+        "RetryState",
+    ),
+    "settings": ("Settings",),
+    "task": ("Call", "Task", "agent_task"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,112 @@
+"""The Adapter protocol: what queuekit asks of an engine.
+
+An adapter carries doorbells and runs the engine's own worker; it decides nothing about a job. It is a plugin in the
+entry-point group `queuekit.adapters`, a class that is called with the App's settings. One engine, one folder: nothing
+else imports the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from queuekit.errors import ConfigError, QueuekitError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from queuekit.message import Publication
+    from queuekit.settings import Settings
+    from queuekit.task import Task
+    from queuekit.worker import Worker
+
+__all__ = ["Adapter", "BrokerAway", "Capabilities", "Pool", "load_adapter"]
+
+GROUP = "queuekit.adapters"
+
+
+class BrokerAway(QueuekitError, ConnectionError):
+    """The broker did not take a publication. The job is accepted all the same, and published later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """How an engine's worker runs tasks.
+
+    Attributes:
+        processes: user code runs in child processes, so that a crash takes one job and not the worker.
+        interrupts_sync: a time limit takes synchronous code out of a blocking call.
+        shared_loop: async tasks of the whole process share one loop (C15).
+        concurrent: it can run more than one job at a time.
+    """
+
+    name: str
+    processes: bool
+    interrupts_sync: bool
+    shared_loop: bool
+    concurrent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the conformance suite may ask of an adapter. `gaps` says why a clause does not hold, by clause ("C15")."""
+
+    pools: tuple[Pool, ...]
+    default_pool: str
+    external_broker: bool = True
+    gaps: Mapping[str, str] = field(default_factory=dict)
+
+
+class Adapter(Protocol):
+    """One engine. All methods but run_worker() may be called from any thread."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+
+    def __init__(self, settings: Settings, *, native: Any = None) -> None:
+        """`native` is the user's own engine application, where one was handed in. Makes no connection."""
+        ...
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        """Send the doorbells natively, with the message's arguments readable and the header `queuekit`. Called by
+        enqueue() and by the steward, which knows no task. Returns when the broker has them all; raises BrokerAway
+        within the settings' enqueue_timeout where it has not: they are all sent again then."""
+        ...
+
+    def depth(self, route: str) -> int | None:
+        """How many messages wait in the broker for this route; None if that cannot be told. Raises BrokerAway."""
+        ...
+
+    def native(self, task: Task[..., Any, Any]) -> Any:
+        """The task as the engine knows it: a Celery task, an RQ function, a Dramatiq actor."""
+        ...
+
+    def run_worker(self, worker: Worker) -> int:
+        """Run the engine's worker in this process until it is told to stop; its exit code. Called in the main thread.
+        It calls worker.start() once its signal handlers are set, hands each delivery to worker.execution, and says the
+        outcome in the engine's own words before it acknowledges."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections. Harmless when there are none, and when called twice."""
+        ...
+
+
+def load_adapter(name: str) -> type[Adapter]:
+    """The plugin's class. Raises ConfigError where there is none, or where its engine is not installed."""
+    from importlib.metadata import entry_points
+
+    for found in entry_points(group=GROUP, name=name):
+        try:
+            adapter: type[Adapter] = found.load()
+        except ModuleNotFoundError as error:
+            # Only the engine's own absence: an error inside the adapter is a bug, and is shown as one.
+            if error.name is None or error.name.partition(".")[0] != name:
+                raise
+            raise ConfigError(
+                f"backend {name!r} needs the package {error.name!r}, which is not installed: "
+                f"pip install 'queuekit[{name}]'"
+            ) from error
+        return adapter
+    known = sorted({found.name for found in entry_points(group=GROUP)})
+    raise ConfigError(f"backend {name!r} is not one that is installed: choose one of {', '.join(known)}")

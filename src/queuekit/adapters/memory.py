@@ -1,0 +1,127 @@
+"""The memory backend: everything in this process, on a clock that stands still until somebody moves it.
+
+The same execution, codec, policy and state machine as on an engine; only the broker and the worker are missing. Jobs
+run when a result is awaited, or when told to. A wait takes no time: the clock jumps to the moment that is due next.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from queuekit.adapters import Capabilities, Pool
+from queuekit.errors import ConfigError
+from queuekit.execution import Delivery, Execution
+from queuekit.steward import Ticker
+from queuekit.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from queuekit.message import Publication
+    from queuekit.settings import Settings
+    from queuekit.task import Task
+    from queuekit.worker import Worker
+
+__all__ = ["MemoryAdapter", "VirtualClock"]
+
+
+class VirtualClock:
+    """Milliseconds since the epoch, moved by hand. Starts at the real time."""
+
+    def __init__(self, start: float | None = None) -> None:
+        self._now = (time.time() if start is None else start) * 1000
+
+    def __call__(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        if seconds < 0:
+            raise ValueError(f"advance() takes seconds >= 0, not {seconds}")
+        self._now += seconds * 1000
+
+    def advance_to(self, moment: float) -> None:
+        self._now = max(self._now, moment * 1000)
+
+
+class MemoryAdapter:
+    name: ClassVar[str] = "memory"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        pools=(Pool("caller", processes=False, interrupts_sync=True, shared_loop=True, concurrent=False),),
+        default_pool="caller",
+        external_broker=False,
+    )
+
+    def __init__(self, settings: Settings, *, native: Any = None) -> None:
+        if native is not None:
+            raise ConfigError("the memory backend takes no engine application")
+        self.settings = settings
+        self.clock = VirtualClock()
+        self.store = MemoryStore(
+            lease=settings.lease, retention=settings.retention, dead_ttl=settings.dead_letter_ttl, clock=self.clock
+        )
+        self._broker: deque[Publication] = deque()
+        self._lock = threading.RLock()
+        self._ticker = Ticker(self.store, self)
+        self._execution: Execution | None = None
+
+    def serve(self, find: Callable[[str], Task[..., Any, Any] | None]) -> None:
+        """The App says where tasks are found."""
+        self._execution = Execution(
+            self.store,
+            self.settings,
+            find=find,
+            worker=lambda: "memory",
+            renew=lambda: self.store.beat("memory", start=True) and None,
+        )
+
+    # ---- the Adapter protocol ----------------------------------------------------------------------------------------
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        self._broker.extend(publications)
+
+    def depth(self, route: str) -> int | None:
+        return sum(one.message.route == route for one in self._broker)
+
+    def native(self, task: Task[..., Any, Any]) -> Any:
+        return task.fn
+
+    def run_worker(self, worker: Worker) -> int:
+        raise ConfigError(
+            "the memory backend has no worker: its jobs run in the process that enqueues them, when a result is "
+            "awaited. Choose backend celery, rq or dramatiq to run a worker."
+        )
+
+    def close(self) -> None:
+        pass
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    def run_next(self, *, wait: bool = True) -> bool:
+        """Run one delivery. With `wait` the clock jumps to the next due job where none is ready. False: nothing ran."""
+        with self._lock:
+            self._ticker.tick()
+            if not self._broker:
+                due = self.store.next_due() if wait else None
+                if due is None:
+                    return False
+                self.clock.advance_to(due)
+                self._ticker.tick()
+            if not self._broker:
+                return False
+            best = max(one.message.priority for one in self._broker)
+            publication = next(one for one in self._broker if one.message.priority == best)
+            self._broker.remove(publication)
+        assert self._execution is not None, "serve() was not called"
+        message = publication.message
+        self._execution.execute(Delivery(publication.doorbell, message.args, message.kwargs))
+        return True
+
+    def run_until_idle(self, *, wait: bool = True) -> int:
+        """Run all there is; with `wait` also what is scheduled or retrying. How many deliveries there were."""
+        count = 0
+        while self.run_next(wait=wait):
+            count += 1
+        return count

@@ -1,0 +1,319 @@
+"""App: the composition root. One store, one adapter, one set of settings.
+
+Most programs use the default App, made at first use from the settings, or by configure(). An explicit one, for tests
+and for more than one, is used inside `with app.activate():`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+import uuid
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from queuekit.errors import ConfigError, EnqueueError
+from queuekit.handle import Job
+from queuekit.message import Message, Publication
+from queuekit.store import NewJob, StoreAway
+from queuekit.task import find_task, registered_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from typing_extensions import Self
+
+    from queuekit.adapters import Adapter
+    from queuekit.adapters.memory import MemoryAdapter
+    from queuekit.settings import Settings
+    from queuekit.store import Created, Store
+    from queuekit.task import Call
+    from queuekit.worker import Worker
+
+__all__ = ["App", "configure", "current_app"]
+
+log = logging.getLogger("queuekit")
+
+DEV_FOLDER: Final = ".queuekit"
+
+_active: ContextVar[App | None] = ContextVar("queuekit_app", default=None)
+_default: App | None = None
+_default_lock = threading.Lock()
+
+
+class App:
+    """Settings, a store and an adapter, connected at first use.
+
+    Args:
+        settings: read from the environment and files where None.
+        celery, dramatiq, redis: the user's own Celery app, Dramatiq broker or Redis connection (for RQ).
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, celery: Any = None, dramatiq: Any = None, redis: Any = None
+    ) -> None:
+        self._given = settings
+        self._natives = {"celery": celery, "dramatiq": dramatiq, "rq": redis}
+        self._lock = threading.RLock()
+        self._settings: Settings | None = None
+        self._adapter: Adapter | None = None
+        self._store: Store | None = None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the settings were read already."""
+        return self._settings is not None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, checked as a whole. Raises ConfigError."""
+        if self._settings is None:
+            with self._lock:
+                from queuekit.settings import load
+
+                self._settings = self._settings or _complete(self._given or load())
+        return self._settings
+
+    @property
+    def adapter(self) -> Adapter:
+        if self._adapter is None:
+            with self._lock:
+                if self._adapter is None:
+                    from queuekit.adapters import load_adapter
+
+                    name = cast("str", self.settings.backend)
+                    adapter = load_adapter(name)(self.settings, native=self._natives.get(name))
+                    if name == "memory":
+                        cast("MemoryAdapter", adapter).serve(find_task)
+                    self._adapter = adapter
+        return self._adapter
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            with self._lock:
+                if self._store is None:
+                    if self.settings.backend == "memory":
+                        self._store = cast("MemoryAdapter", self.adapter).store
+                    else:
+                        from queuekit.store.redis import RedisStore
+
+                        self._store = RedisStore.of(self.settings)
+        return self._store
+
+    @contextmanager
+    def activate(self) -> Iterator[Self]:
+        """Use this App for what is enqueued and asked in this context."""
+        token = _active.set(self)
+        try:
+            yield self
+        finally:
+            _active.reset(token)
+
+    def close(self) -> None:
+        """Close the connections. The App opens them again when it is used again."""
+        with self._lock:
+            if self._settings is not None and self._settings.backend == "memory":
+                return
+            if self._adapter is not None:
+                self._adapter.close()
+            if self._store is not None:
+                self._store.close()
+            self._adapter = self._store = None
+
+    # ---- enqueue -----------------------------------------------------------------------------------------------------
+
+    def enqueue(self, call: Call[Any]) -> Job[Any]:
+        """See Task.enqueue()."""
+        return self.enqueue_many([call])[0]
+
+    def enqueue_many(self, calls: Sequence[Call[Any]]) -> list[Job[Any]]:
+        """See Task.enqueue_many()."""
+        prepared = [(call, *self._prepare(call)) for call in calls]
+        until = time.monotonic() + self.settings.enqueue_timeout
+        jobs: list[Job[Any]] = []
+        ready: dict[str, list[Publication]] = {}
+        for call, message, new in prepared:
+            made = self._create(new, until)
+            if not made.same:
+                raise EnqueueError(
+                    f"job {new.id!r} exists, and asks for something else: another task, other arguments, another queue",
+                    recorded=False,
+                    job_id=new.id,
+                )
+            if made.pseq is not None:
+                ready.setdefault(new.route, []).append(Publication(message, made.pseq, made.number, made.epoch))
+            jobs.append(Job(new.id, app=self, task=call.task, created=made.created))
+        for route, publications in ready.items():
+            self._publish(route, publications)
+        return jobs
+
+    def _prepare(self, call: Call[Any]) -> tuple[Message, NewJob]:
+        task, asked, settings = call.task, call.task.request, self.settings
+        task.check_importable()
+        arguments = task.codec(settings.payload_limit).encode_arguments(call.args, call.kwargs)
+        if isinstance(task.retry, str) and asked.retry is None:
+            settings.retry_policy(task.retry)  # a name that nobody knows is said before anything is written
+        retry: Any = asked.retry
+        if isinstance(retry, str):
+            settings.retry_policy(retry)
+        elif retry is not None:
+            retry = retry.to_dict()
+        result_ttl = next(
+            ttl for ttl in (asked.result_ttl, task.result_ttl, settings.result_ttl) if ttl is not None
+        )  # fmt: skip
+        message = Message(
+            id=asked.id or uuid.uuid4().hex,
+            task=task.name,
+            args=arguments.args,
+            kwargs=arguments.kwargs,
+            queue=asked.queue or task.queue,
+            backend=cast("str", settings.backend),
+            priority=task.priority if asked.priority is None else asked.priority,
+            timeout=asked.timeout or task.timeout,
+            soft_timeout=asked.soft_timeout or task.soft_timeout,
+            result_ttl=result_ttl,
+            keep_result=task.keep_result,
+            private=task.private,
+            retry=retry,
+        )
+        new = NewJob(
+            id=message.id,
+            message=message.seal(),
+            digest=message.digest,
+            route=message.route,
+            token=secrets.token_hex(8),
+            result_ttl=result_ttl,
+            at=None if asked.at is None else asked.at.timestamp(),
+            delay=asked.delay,
+            expires=None if asked.expires_at is None else asked.expires_at.timestamp(),
+            expires_in=asked.expires_in,
+        )
+        return message, new
+
+    def _create(self, new: NewJob, until: float) -> Created:
+        """Within enqueue_timeout, whatever the store does: it is asked again only while a whole answer still fits."""
+        sent = False
+        while True:
+            try:
+                return self.store.create(new)
+            except StoreAway as error:
+                sent = sent or error.sent
+                if until - time.monotonic() < self.store_timeout + 0.1:
+                    known = "it is not known whether the job was recorded" if sent else "the job was not recorded"
+                    raise EnqueueError(
+                        f"job {new.id} could not be enqueued within {self.settings.enqueue_timeout:g} s: {error}; "
+                        f"{known}. Enqueueing again with options(id={new.id!r}) doubles nothing",
+                        recorded=None if sent else False,
+                        job_id=new.id,
+                    ) from error
+                time.sleep(0.1)
+
+    @property
+    def store_timeout(self) -> float:
+        """Seconds that one call to the store may take: connecting, and two answers."""
+        return 3 * min(2.0, self.settings.enqueue_timeout * 0.3)
+
+    def _publish(self, route: str, publications: list[Publication]) -> None:
+        """The jobs are accepted: what fails from here on is made good by a steward."""
+        try:
+            self.adapter.publish(publications)
+            self.store.published(route, [(one.message.id, one.pseq) for one in publications])
+        except ConnectionError as error:
+            log.warning(
+                "%d jobs are recorded, and will be published when the broker is back: %s", len(publications), error
+            )
+
+    # ---- the memory backend ------------------------------------------------------------------------------------------
+
+    def run_next(self) -> bool:
+        """Run one job of the memory backend, jumping over waits. False: nothing to run, or another backend."""
+        if self.settings.backend != "memory":
+            return False
+        return cast("MemoryAdapter", self.adapter).run_next()
+
+    def run_until_idle(self, *, wait: bool = True) -> int:
+        """Run all jobs of the memory backend, with `wait` also those scheduled or retrying. How many deliveries."""
+        return self._memory("run_until_idle").run_until_idle(wait=wait)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock of the memory backend."""
+        self._memory("advance").clock.advance(seconds)
+
+    def _memory(self, what: str) -> MemoryAdapter:
+        if self.settings.backend != "memory":
+            raise ConfigError(f"{what}() is for the memory backend; {self.settings.backend} runs its jobs in workers")
+        return cast("MemoryAdapter", self.adapter)
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    def worker(self, *, queues: Sequence[str] = (), concurrency: int | None = None, pool: str | None = None) -> Worker:
+        """A worker for the tasks that this process has declared; run it by adapter.run_worker()."""
+        from queuekit.worker import Worker
+
+        settings = self.settings
+        for task in registered_tasks():
+            task.codec(settings.payload_limit).check()
+        return Worker(
+            self.store,
+            settings,
+            registered_tasks(),
+            find=find_task,
+            queues=queues or settings.queues,
+            concurrency=concurrency or settings.concurrency,
+            pool=pool or settings.pool,
+        )
+
+
+def _complete(settings: Settings) -> Settings:
+    """With a broker: the one that is set, or that of a development server running in this folder."""
+    if settings.backend not in {None, "memory"} and settings.broker_url is None:
+        from queuekit.embedded import attach
+
+        server = attach(Path(DEV_FOLDER))
+        if server is not None:
+            settings = settings.replace(f"the development server in {DEV_FOLDER}", broker_url=server.url)
+    return settings.resolve()
+
+
+def current_app() -> App:
+    """The activated App, or the default one."""
+    app = _active.get()
+    if app is not None:
+        return app
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = App()
+        return _default
+
+
+def use_default(app: App) -> None:
+    """Make this App the default one: for programs of our own, such as a worker, that configure by other means."""
+    global _default
+    with _default_lock:
+        _default = app
+
+
+def configure(**settings: Any) -> App:
+    """Set up the default App: `configure(backend="rq", broker_url="redis://localhost:6379/0")`.
+
+    Raises:
+        ConfigError: a setting that does not exist or cannot be, or the default App is in use already.
+    """
+    from queuekit.settings import load
+
+    natives = {name: settings.pop(name) for name in ("celery", "dramatiq", "redis") if name in settings}
+    global _default
+    with _default_lock:
+        if _default is not None and _default.in_use:
+            raise ConfigError(
+                "configure() comes too late: the default App is in use. Call it once, before the first job is "
+                "enqueued; for more than one App, make them and use them with `with app.activate():`"
+            )
+        _default = App(load(explicit=settings), **natives)
+        return _default

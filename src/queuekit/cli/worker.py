@@ -1,0 +1,55 @@
+"""`queuekit worker`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from queuekit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["load_modules", "run"]
+
+
+def run(modules: Sequence[str], *, dev: bool, log_level: str, options: Mapping[str, Any]) -> int:
+    if dev:
+        from queuekit.cli import dev as development
+
+        return development.run(modules, log_level=log_level, options=options)
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    from queuekit import app as apps
+    from queuekit.settings import load
+
+    queues = tuple(name for name in (options.get("queues") or "").split(",") if name)
+    app = apps.App(load(cli={**options, "queues": queues}))
+    apps.use_default(app)
+    _ = app.settings  # what is wrong with them is said before the user's code is imported
+    load_modules(modules)
+    return app.adapter.run_worker(app.worker())
+
+
+def load_modules(names: Sequence[str]) -> None:
+    """Import the modules that declare the tasks. Raises ConfigError where one cannot be found."""
+    sys.path.insert(0, str(Path.cwd()))
+    for name in names:
+        path = Path(name)
+        if name.endswith(".py") or path.is_file():
+            if not path.is_file():
+                raise ConfigError(f"there is no file {name!r} in {Path.cwd()}")
+            # The name under which its tasks are known when the file itself is run as a script.
+            sys.path.insert(0, str(path.resolve().parent))
+            name = path.stem  # noqa: PLW2901
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+                raise
+            raise ConfigError(
+                f"there is no module {name!r} in {Path.cwd()} or on the path; a file is named with its .py"
+            ) from error

@@ -1,0 +1,581 @@
+"""One attempt, from the claim to its recorded outcome.
+
+An adapter hands over a delivery and gets an outcome, a value:
+
+    claim   ask the store for the attempt: a Held, or Dropped with the reason
+    run     the function: async on the process's one loop, sync in place
+    decide  on an exception the policy says retry, fail or pass
+    record  one atomic step in the store, under the fence; then the adapter may acknowledge
+
+While the store is away, claim and record wait for it: a delivery is not acknowledged before, and an outcome that was
+reached is not thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import logging
+import secrets
+import threading
+import time
+import traceback
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from queuekit import context as _context
+from queuekit.errors import PayloadError, StaleAttempt
+from queuekit.job import moment
+from queuekit.limits import HardLimit, Limits, limited, under_limits
+from queuekit.loops import submit
+from queuekit.message import Message
+from queuekit.processes import process_name
+from queuekit.retry import Category, Fail, Lost, Pass, Retry, RetryPolicy, RetryState, TimeLimit, describe_error, uniform
+from queuekit.store import (
+    Busy,
+    Cancelled,
+    Claimed,
+    Done,
+    Early,
+    IfEnded,
+    Missing,
+    NewJob,
+    NoLease,
+    Store,
+    StoreAway,
+    StoreLost,
+    Unseen,
+)
+from queuekit.store.ends import write_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuekit.message import Doorbell
+    from queuekit.settings import Settings
+    from queuekit.task import Task
+
+__all__ = [
+    "Delivery",
+    "Dropped",
+    "Ended",
+    "Execution",
+    "Failed",
+    "Held",
+    "Outcome",
+    "Released",
+    "Retried",
+    "Stale",
+    "Succeeded",
+    "Unrecorded",
+]
+
+log = logging.getLogger("queuekit")
+
+DEADLINE_MARGIN: Final = 2.0  # seconds after the hard limit at which the record ends the attempt by itself
+SWALLOWED: Final = 1.0  # seconds that async code has to end after it was cancelled at its hard limit
+STORE_AWAY_PAUSE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What an engine delivered: the doorbell, and the arguments as the broker carried them."""
+
+    bell: Doorbell
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claimed attempt: nobody else runs this job now. `token` is its fence."""
+
+    task: Task[..., Any, Any] | None
+    message: Message
+    token: str
+    number: int
+    state: RetryState
+    started: float
+    created: float
+    clock: float  # time.monotonic() at the claim
+
+
+# ---- outcomes ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Nothing was run: the message is to be acknowledged and forgotten."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """The store stayed away until the worker had to stop: do not acknowledge, if the engine leaves a choice."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    value: Any
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """Parked: published again in `delay` seconds."""
+
+    delay: float
+    reason: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A dead letter from here on."""
+
+    reason: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job was cancelled while it ran."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Handed back, the attempt not counted."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Somebody else had ended the attempt: nothing of it was recorded."""
+
+
+Outcome = Dropped | Unrecorded | Succeeded | Retried | Failed | Ended | Released | Stale
+
+
+class Execution:
+    """Runs attempts in one worker. Thread-safe: a pool's threads share it.
+
+    Args:
+        worker: the name of the worker's current incarnation; `renew` opens a lease for it where there is none.
+        find: the task of a name, or None where this worker does not know it.
+        stopping: set when the worker is asked to stop.
+        wait: called with seconds while the store is away (the memory backend has no store that can be).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        find: Callable[[str], Task[..., Any, Any] | None],
+        worker: Callable[[], str],
+        renew: Callable[[], None],
+        stopping: threading.Event | None = None,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self._find = find
+        self._worker = worker
+        self._renew = renew
+        self.stopping = stopping or threading.Event()
+        self.attendant = Attendant(store)
+
+    def execute(self, delivery: Delivery) -> Outcome:
+        """Claim and run."""
+        held = self.claim(delivery)
+        return self.run(held) if isinstance(held, Held) else held
+
+    # ---- claim -----------------------------------------------------------------------------------------------------------
+
+    def claim(self, delivery: Delivery) -> Held | Dropped | Released | Failed | Unrecorded:
+        """Ask for the attempt. Anything but Held is the whole outcome already."""
+        while True:
+            try:
+                return self._claim(delivery)
+            except StoreAway as error:
+                log.warning("job %s: cannot be claimed: %s", delivery.bell.id, error)
+                if self.stopping.wait(STORE_AWAY_PAUSE):
+                    return Unrecorded(str(error))
+
+    def _claim(self, delivery: Delivery) -> Held | Dropped | Released | Failed:
+        bell, token = delivery.bell, secrets.token_hex(12)
+        epoch = bell.epoch
+        # The plans need the policy and the state. The doorbell names the task, and a first attempt has no state: that
+        # makes it one call. Otherwise the store answers Unseen, with what they have to be made from.
+        task, state, timeout = self._find(bell.task), "", bell.timeout
+        policy = self._own_policy(task) if task is not None and not bell.own_policy else None
+        seen = state if policy is not None else "?"
+        message: Message | None = None
+        while True:
+            lost, limit = self._plans(policy or RetryPolicy(), bell.id, state)
+            answer = self.store.claim(
+                id=bell.id,
+                epoch=epoch,
+                pseq=bell.pseq,
+                route=bell.route,
+                worker=self._worker(),
+                process=process_name(),
+                token=token,
+                timeout=None if timeout is None else timeout + DEADLINE_MARGIN,
+                seen=seen,
+                on_lost=lost,
+                on_limit=limit,
+            )
+            match answer:
+                case Claimed():
+                    break
+                case Unseen():
+                    message = Message.open(answer.message)
+                    task, timeout, state = self._find(message.task), message.timeout, answer.state
+                    policy, seen = self._policy(task, message), answer.state
+                case NoLease():
+                    self._renew()
+                case StoreLost():
+                    if self.settings.store_lost != "adopt":
+                        why = f"its record was lost: the store of epoch {epoch} came back empty as {answer.epoch}"
+                        self.store.quarantine(self._adopted(delivery).seal(), why)
+                        return Dropped(why)
+                    epoch = self._adopt(delivery)
+                case Busy():
+                    return Dropped("an attempt is running")
+                case Early():
+                    return Dropped("its time has not come")
+                case Done():
+                    return Dropped(f"it has {answer.status}")
+                case Cancelled():
+                    return Dropped(f"cancelled: {answer.reason}")
+                case Missing():
+                    return Dropped("its record has expired")
+        if message is None:
+            message = Message.open(answer.message)
+        held = Held(
+            task=task,
+            message=message,
+            token=token,
+            number=answer.number,
+            state=_state(answer.state),
+            started=answer.started,
+            created=answer.created,
+            clock=time.monotonic(),
+        )
+        if message.task != bell.task or message.timeout != bell.timeout:
+            # The doorbell is not what we sent. The record is; ring again from it.
+            self.store.quarantine(json.dumps(bell.to_header()), "the doorbell differs from the job's record")
+            return self._release(held, "its doorbell differed from the record", 0)
+        if task is None:
+            return self._hand_back(held)
+        return held
+
+    def _policy(self, task: Task[..., Any, Any] | None, message: Message) -> RetryPolicy:
+        if isinstance(message.retry, str):
+            return self.settings.retry_policy(message.retry)
+        if message.retry is not None:
+            return RetryPolicy.from_dict(message.retry)
+        return self._own_policy(task) if task is not None else RetryPolicy()
+
+    def _own_policy(self, task: Task[..., Any, Any]) -> RetryPolicy:
+        if isinstance(task.retry, str):
+            return self.settings.retry_policy(task.retry)
+        return task.retry if task.retry is not None else RetryPolicy()
+
+    def _plans(self, policy: RetryPolicy, id: str, state: str) -> tuple[IfEnded, IfEnded]:
+        now, before = self.store.now() if state else 0.0, _state(state)
+        u = uniform(self.settings.seed, id, before.attempt)
+        lost = _plan(policy, before, Lost("the worker that ran it died"), now=now, u=u)
+        limit = _plan(policy, before, TimeLimit("over its time limit, ended from outside"), now=now, u=u)
+        return lost, limit
+
+    def _hand_back(self, held: Held) -> Released | Failed:
+        waited = held.started - held.created
+        name = held.message.task
+        if waited >= self.settings.unknown_grace:
+            error = LookupError(f"no worker knows the task {name!r}")
+            return self._failed(held, error, f"no worker has known the task {name!r} for {waited:.0f} s", Category.unknown)
+        # Each hand-back waits as long as the job has waited so far: seldom asked, and soon when it was just deployed.
+        return self._release(held, f"this worker does not know the task {name!r}", min(max(waited, 1.0), 300.0))
+
+    def _adopted(self, delivery: Delivery) -> Message:
+        backend, queue, level = delivery.bell.route.split(":")
+        return Message(
+            id=delivery.bell.id,
+            task=delivery.bell.task,
+            args=delivery.args,
+            kwargs=delivery.kwargs,
+            queue=queue,
+            backend=backend,
+            priority=int(level),
+            timeout=delivery.bell.timeout,
+        )
+
+    def _adopt(self, delivery: Delivery) -> str:
+        message = self._adopted(delivery)
+        log.warning("job %s: its record was lost with the store; it is made again from the message", message.id)
+        made = self.store.create(
+            NewJob(
+                id=message.id,
+                message=message.seal(),
+                digest=message.digest,
+                route=message.route,
+                token=secrets.token_hex(8),
+                result_ttl=message.result_ttl,
+            )
+        )
+        return made.epoch
+
+    # ---- run -------------------------------------------------------------------------------------------------------------
+
+    def run(self, held: Held) -> Outcome:
+        """Run the claimed attempt in this thread, and record how it ended."""
+        task, message = held.task, held.message
+        assert task is not None
+        limits = Limits(message.soft_timeout, message.timeout)
+        stop = self.attendant.attend(message.id)
+        fresh = contextvars.copy_context()
+        fresh.run(
+            _context._current.set,
+            _context.JobContext(
+                id=message.id,
+                attempt=held.number,
+                task=message.task,
+                deadline=moment(held.started + message.timeout) if message.timeout is not None else None,
+                _cancel_reason=lambda: stop.reason,
+            ),
+        )
+        try:
+            args, kwargs = task.codec(self.settings.payload_limit).decode_arguments(message.args, message.kwargs)
+            if task.is_async:
+                value = self._run_async(task, args, kwargs, fresh, limits, stop)
+            else:
+                with under_limits(limits):
+                    value = fresh.run(task.fn, *args, **kwargs)
+            if limits.hard_passed:
+                raise HardLimit(f"the limit of {limits.hard} s has passed")
+        except BaseException as error:
+            return self._on_error(held, error, limits, stop)
+        finally:
+            self.attendant.leave(message.id)
+        return self._on_value(held, task, value)
+
+    def _run_async(
+        self,
+        task: Task[..., Any, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        fresh: contextvars.Context,
+        limits: Limits,
+        stop: Stop,
+    ) -> Any:
+        result, started = submit(limited(fresh.run(task.fn, *args, **kwargs), limits), fresh)
+        running = started.result()
+        loop = running.get_loop()
+        stop.call = lambda: loop.call_soon_threadsafe(running.cancel)
+        try:
+            return result.result(None if limits.hard is None else limits.hard + SWALLOWED)
+        except FutureTimeout:
+            if result.done():  # the task's own TimeoutError
+                raise
+            limits.hard_passed = True  # it swallowed the cancel: it goes on without a fence
+            raise HardLimit(f"the limit of {limits.hard} s has passed, and the task goes on") from None
+        except BaseException:
+            if not result.done():  # this thread was interrupted, not the task
+                loop.call_soon_threadsafe(running.cancel)
+            raise
+
+    # ---- decide ----------------------------------------------------------------------------------------------------------
+
+    def _on_value(self, held: Held, task: Task[..., Any, Any], value: Any) -> Outcome:
+        try:
+            # Encoded even where it is not kept: a task that cannot tell its result fails on every setting alike.
+            text = task.codec(self.settings.payload_limit).encode_result(value)
+        except PayloadError as error:
+            return self._failed(held, error, str(error), Category.unknown)
+        kept = text if held.message.keep_result else None
+        return self._record(
+            held,
+            lambda: self.store.finish(held.message.id, held.token, write_end("succeeded"), kept),
+            Succeeded(value, kept),
+        )
+
+    def _on_error(self, held: Held, error: BaseException, limits: Limits, stop: Stop) -> Outcome:
+        if isinstance(error, StaleAttempt):
+            return Stale()
+        if limits.hard_passed:
+            cause: BaseException = TimeLimit(f"over its time limit of {limits.hard} s")
+            cause.__cause__ = error
+        elif isinstance(error, asyncio.CancelledError) and stop.reason is not None:
+            reason = stop.reason
+            end = write_end("cancelled", reason=reason)
+            return self._record(
+                held, lambda: self.store.cancelled(held.message.id, held.token, end, reason), Ended(reason)
+            )
+        elif isinstance(error, PayloadError):
+            return self._failed(held, error, str(error), Category.unknown)
+        else:
+            cause = error
+        policy = self._policy(held.task, held.message)
+        now = held.started + (time.monotonic() - held.clock)
+        u = uniform(self.settings.seed, held.message.id, held.state.attempt)
+        decision = policy.decide(cause, held.state, now=now, u=u)
+        if isinstance(decision, Pass):
+            if self.stopping.is_set():
+                return self._release(held, f"the worker stopped ({type(error).__name__})", 0)
+            # A task that ends its process by SystemExit, or cancels itself, did not come to an outcome.
+            decision = policy.decide(Lost(f"the task ended by {type(error).__name__}"), held.state, now=now, u=u)
+        match decision:
+            case Retry():
+                end = self._end(held, "retried", cause, decision.category, decision.reason, decision.delay)
+                return self._record(
+                    held,
+                    lambda: self.store.retry(
+                        held.message.id, held.token, end, decision.delay, decision.state.to_json()
+                    ),
+                    Retried(decision.delay, decision.reason, error),
+                )
+            case Fail():
+                return self._failed(held, cause, decision.reason, decision.category)
+            case Pass():
+                raise AssertionError("a policy never passes on a lost attempt")
+
+    def _failed(self, held: Held, error: BaseException, reason: str, category: Category) -> Failed:
+        end = self._end(held, "failed", error, category, reason, None)
+        outcome = self._record(
+            held, lambda: self.store.fail(held.message.id, held.token, end, reason), Failed(reason, error)
+        )
+        return outcome  # type: ignore[return-value]  # Stale and Unrecorded are outcomes of their own
+
+    def _release(self, held: Held, reason: str, delay: float) -> Released:
+        end = write_end("released", reason=reason)
+        outcome = self._record(
+            held, lambda: self.store.release(held.message.id, held.token, end, delay), Released(reason)
+        )
+        return outcome  # type: ignore[return-value]
+
+    def _end(
+        self, held: Held, outcome: str, error: BaseException, category: Category, reason: str, delay: float | None
+    ) -> str:
+        said = describe_error(error)
+        private = held.message.private
+        return write_end(
+            outcome,
+            error_type=said.error_type,
+            error_message="(private)" if private else said.message,
+            traceback=None if private else "".join(traceback.format_exception(error))[-20_000:],
+            category=category.value,
+            reason=category.value if private else reason,
+            delay=delay,
+        )
+
+    # ---- record ----------------------------------------------------------------------------------------------------------
+
+    def _record(self, held: Held, step: Callable[[], bool], outcome: Outcome) -> Outcome:
+        """The outcome, once the store has it; Stale where the fence was not ours any more."""
+        until: float | None = None
+        while True:
+            try:
+                if step():
+                    return outcome
+            except StoreAway as error:
+                log.warning("job %s: its outcome waits for the store: %s", held.message.id, error)
+                if self.stopping.is_set():
+                    until = until or time.monotonic() + self.settings.grace
+                    if time.monotonic() > until:
+                        return Unrecorded(str(error))
+                time.sleep(STORE_AWAY_PAUSE)
+                continue
+            log.warning("job %s: attempt %d was ended by somebody else", held.message.id, held.number)
+            return Stale()
+
+
+def _state(text: str) -> RetryState:
+    return RetryState.from_json(text) if text else RetryState()
+
+
+def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: float, u: float) -> IfEnded:
+    match policy.decide(error, state, now=now, u=u):
+        case Retry(delay=delay, reason=reason, category=category, state=after):
+            outcome, kept = "lost" if category is Category.lost else "retried", after.to_json()
+        case Fail(reason=reason, category=category):
+            outcome, kept, delay = "lost" if category is Category.lost else "failed", "", None
+        case Pass():
+            raise AssertionError("a policy never passes on these")
+    said = describe_error(error)
+    end = write_end(
+        outcome,
+        error_type=said.error_type,
+        error_message=said.message,
+        category=category.value,
+        reason=reason,
+        delay=delay,
+    )
+    return IfEnded(delay=delay, state=kept, end=end, reason=reason)
+
+
+# ---- cancels -------------------------------------------------------------------------------------------------------------
+
+
+class Stop:
+    """Whether one running attempt is to stop, and how to tell it."""
+
+    __slots__ = ("call", "reason")
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.call: Callable[[], object] | None = None
+
+
+class Attendant:
+    """Asks once a second which of the jobs that run in this process are to be cancelled, in one call for all."""
+
+    EVERY = 1.0
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._running: dict[str, Stop] = {}
+        self._lock = threading.Lock()
+        self._thread: tuple[str, threading.Thread] | None = None
+
+    def attend(self, id: str) -> Stop:
+        stop = Stop()
+        with self._lock:
+            self._running[id] = stop
+            if self._thread is None or self._thread[0] != process_name():  # threads do not live on in a fork
+                thread = threading.Thread(target=self._watch, name="queuekit-attendant", daemon=True)
+                self._thread = (process_name(), thread)
+                thread.start()
+        return stop
+
+    def leave(self, id: str) -> None:
+        with self._lock:
+            self._running.pop(id, None)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(self.EVERY)
+            with self._lock:
+                running = dict(self._running)
+            if running:
+                self._look(running)
+
+    def _look(self, running: dict[str, Stop]) -> None:
+        try:
+            wanted = self._store.cancel_requested(list(running))
+        except StoreAway:
+            return
+        for id, reason in wanted.items():
+            stop = running[id]
+            if stop.reason is None:
+                stop.reason = reason
+            if stop.call is not None:
+                stop.call()

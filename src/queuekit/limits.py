@@ -1,0 +1,219 @@
+"""Time limits inside one attempt: the soft one says so once, the hard one ends it.
+
+    async code           both, at the await, by the loop's own clock
+    the main thread      both, by SIGALRM: also out of a blocking system call, not out of C code that never returns
+    any other thread     both, by an exception that CPython raises between two bytecodes: not out of a blocking call
+
+What is not interrupted here is ended in the record when its deadline passes; the adapters declare it pool by pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from queuekit.errors import SoftTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator, Iterator
+
+__all__ = ["HardLimit", "Limits", "can_interrupt", "limited", "under_limits"]
+
+T = TypeVar("T")
+
+_AGAIN = 1.0  # a hard limit that was swallowed is raised again after so many seconds
+
+
+class HardLimit(BaseException):
+    """Raised inside synchronous code over its hard limit. A BaseException, so that no SDK takes it for an API error."""
+
+
+class Limits:
+    """The two limits of one attempt, in seconds, and whether they have passed."""
+
+    __slots__ = ("hard", "hard_passed", "soft", "soft_passed")
+
+    def __init__(self, soft: float | None, hard: float | None) -> None:
+        self.soft, self.hard = soft, hard
+        self.soft_passed = self.hard_passed = False
+
+    @property
+    def any(self) -> bool:
+        return self.soft is not None or self.hard is not None
+
+
+# ---- asynchronous --------------------------------------------------------------------------------------------------------
+
+
+async def limited(work: Coroutine[Any, Any, T], limits: Limits) -> T:
+    """Run `work`; SoftTimeout is raised at its await, and at the hard limit it is cancelled.
+
+    asyncio can throw nothing but a CancelledError into a task that waits. So the task is cancelled, and on the way into
+    `work` the error is changed for a SoftTimeout: what `work` awaited is cancelled, as it has to be.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    swap = _Swap()
+
+    def soft() -> None:
+        limits.soft_passed = True
+        swap.pending = SoftTimeout(f"the soft limit of {limits.soft} s has passed")
+        task.cancel()
+
+    def hard() -> None:
+        limits.hard_passed = True
+        task.cancel()
+
+    if limits.soft is not None:
+        timers.append(loop.call_later(limits.soft, soft))
+    if limits.hard is not None:
+        timers.append(loop.call_later(limits.hard, hard))
+    try:
+        return await _drive(work, swap, task)
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+class _Swap:
+    __slots__ = ("pending",)
+
+    def __init__(self) -> None:
+        self.pending: BaseException | None = None
+
+
+@coroutine
+def _drive(work: Coroutine[Any, Any, T], swap: _Swap, task: asyncio.Task[Any]) -> Generator[Any, Any, T]:
+    error: BaseException | None = None
+    value: Any = None
+    while True:
+        try:
+            waited = work.send(value) if error is None else work.throw(error)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        error = value = None
+        try:
+            value = yield waited
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+            if swap.pending is not None:
+                error, swap.pending = swap.pending, None
+                task.uncancel()
+        except BaseException as thrown:
+            error = thrown
+
+
+# ---- synchronous ---------------------------------------------------------------------------------------------------------
+
+
+def can_interrupt() -> bool:
+    """Whether the code that runs here now can be taken out of a blocking call: only a main thread can."""
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def under_limits(limits: Limits) -> Iterator[None]:
+    """Raise SoftTimeout once at the soft limit, HardLimit at the hard one and each second after it."""
+    if not limits.any:
+        yield
+        return
+    with _by_alarm(limits) if can_interrupt() else _by_thread(limits):
+        yield
+
+
+@contextmanager
+def _by_alarm(limits: Limits) -> Iterator[None]:
+    started = time.monotonic()
+    over = False
+
+    def arm() -> None:
+        passed = time.monotonic() - started
+        if limits.hard_passed:
+            wait = _AGAIN
+        elif limits.soft is not None and not limits.soft_passed:
+            wait = limits.soft - passed
+        elif limits.hard is not None:
+            wait = limits.hard - passed
+        else:
+            return
+        signal.setitimer(signal.ITIMER_REAL, max(wait, 0.001))
+
+    def ring(_signal: int, _frame: object) -> None:
+        if over:
+            return
+        passed = time.monotonic() - started
+        if limits.hard is not None and passed >= limits.hard:
+            limits.hard_passed = True
+            arm()
+            raise HardLimit(f"the limit of {limits.hard} s has passed")
+        if limits.soft is not None and not limits.soft_passed and passed >= limits.soft:
+            limits.soft_passed = True
+            arm()
+            raise SoftTimeout(f"the soft limit of {limits.soft} s has passed")
+        arm()
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        arm()
+        yield
+    finally:
+        try:  # a limit that strikes right here must not leave its handler to the engine
+            over = True
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+class _Raiser(Protocol):
+    def __call__(self, thread: ctypes.c_ulong, error: Any, /) -> int: ...
+
+
+@contextmanager
+def _by_thread(limits: Limits) -> Iterator[None]:
+    ident = ctypes.c_ulong(threading.get_ident())
+    raise_in: _Raiser = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    lock, over = threading.Lock(), threading.Event()
+
+    def watch() -> None:
+        started = time.monotonic()
+        moments = [(limits.soft, SoftTimeout)] if limits.soft is not None else []
+        if limits.hard is not None and (limits.soft is None or limits.soft < limits.hard):
+            moments.append((limits.hard, HardLimit))
+        for at, error in moments:
+            if over.wait(at - (time.monotonic() - started)):
+                return
+            if not interrupt(error):
+                return
+        while limits.hard_passed and not over.wait(_AGAIN):
+            if not interrupt(HardLimit):
+                return
+
+    def interrupt(error: type[BaseException]) -> bool:
+        with lock:  # never after the attempt: the exception would strike the engine
+            if over.is_set():
+                return False
+            if error is HardLimit:
+                limits.hard_passed = True
+            else:
+                limits.soft_passed = True
+            raise_in(ident, ctypes.py_object(error))
+            return True
+
+    threading.Thread(target=watch, name="queuekit-limit", daemon=True).start()
+    try:
+        yield
+    finally:
+        try:
+            over.set()
+        finally:  # also where a limit strikes right here
+            with lock:
+                over.set()
+                raise_in(ident, None)  # one that was set and not yet raised

