@@ -17,18 +17,20 @@ import asyncio
 import contextvars
 import json
 import logging
+import os
 import secrets
 import threading
 import time
 import traceback
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from queuekit import context as _context
 from queuekit.errors import PayloadError, StaleAttempt
 from queuekit.job import moment
-from queuekit.limits import HardLimit, Limits, limited, under_limits
+from queuekit.limits import HardLimit, Interrupted, Limits, limited, raise_in_thread, under_limits
 from queuekit.loops import submit
 from queuekit.message import Message
 from queuekit.processes import process_name
@@ -51,7 +53,7 @@ from queuekit.store import (
 from queuekit.store.ends import write_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from queuekit.message import Doorbell
     from queuekit.settings import Settings
@@ -341,7 +343,7 @@ class Execution:
         task, message = held.task, held.message
         assert task is not None
         limits = Limits(message.soft_timeout, message.timeout)
-        stop = self.attendant.attend(message.id)
+        stop = self.attendant.attend(held)
         fresh = contextvars.copy_context()
         fresh.run(
             _context._current.set,
@@ -358,15 +360,39 @@ class Execution:
             if task.is_async:
                 value = self._run_async(task, args, kwargs, fresh, limits, stop)
             else:
-                with under_limits(limits):
+                with stop.in_code(), under_limits(limits):
                     value = fresh.run(task.fn, *args, **kwargs)
             if limits.hard_passed:
                 raise HardLimit(f"the limit of {limits.hard} s has passed")
         except BaseException as error:
             return self._on_error(held, error, limits, stop)
         finally:
-            self.attendant.leave(message.id)
+            self.attendant.leave(held)
         return self._on_value(held, task, value)
+
+    def interrupt_running(self) -> None:
+        """The worker has to stop: end the user code that runs in this process, so that its attempts are released.
+
+        Async tasks are cancelled; synchronous code gets an Interrupted, at once where this is called by a signal handler
+        in its own thread, else as soon as it runs Python again. Set `stopping` first.
+        """
+        here = None
+        for stop in self.attendant.running():
+            if stop.call is not None:
+                stop.call()
+            elif stop.thread == threading.get_ident():
+                here = stop
+            else:
+                stop.interrupt()
+        if here is not None and here.runs_code:
+            raise Interrupted("the worker stops")
+
+    def release_running(self, reason: str) -> int:
+        """Hand back what still runs, before the process exits under it. How many attempts."""
+        running = self.attendant.running()
+        for stop in running:
+            self._release(stop.held, reason, 0)
+        return len(running)
 
     def _run_async(
         self,
@@ -420,6 +446,8 @@ class Execution:
             return self._record(
                 held, lambda: self.store.cancelled(held.message.id, held.token, end, reason), Ended(reason)
             )
+        elif isinstance(error, Interrupted) or (isinstance(error, asyncio.CancelledError) and self.stopping.is_set()):
+            return self._release(held, "the worker stopped", 0)
         elif isinstance(error, PayloadError):
             return self._failed(held, error, str(error), Category.unknown)
         else:
@@ -526,13 +554,36 @@ def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: floa
 
 
 class Stop:
-    """Whether one running attempt is to stop, and how to tell it."""
+    """One attempt that runs here: whether it is to stop, and how to tell it."""
 
-    __slots__ = ("call", "reason")
+    __slots__ = ("_lock", "call", "held", "reason", "runs_code", "thread")
 
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self.call: Callable[[], object] | None = None
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.thread = threading.get_ident()
+        self.reason: str | None = None  # a cancel was asked for
+        self.call: Callable[[], object] | None = None  # cancels an async task
+        self.runs_code = False
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def in_code(self) -> Iterator[None]:
+        """While synchronous user code runs in this thread."""
+        self.runs_code = True
+        try:
+            yield
+        finally:
+            try:
+                self.runs_code = False
+            finally:
+                with self._lock:
+                    self.runs_code = False
+                    raise_in_thread(self.thread, None)  # one that was set and not yet raised
+
+    def interrupt(self) -> None:
+        with self._lock:  # never after the user's code: the exception would strike the engine
+            if self.runs_code:
+                raise_in_thread(self.thread, Interrupted)
 
 
 class Attendant:
@@ -542,29 +593,36 @@ class Attendant:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._running: dict[str, Stop] = {}
+        self._running: dict[str, Stop] = {}  # by fence
         self._lock = threading.Lock()
-        self._thread: tuple[str, threading.Thread] | None = None
+        self._thread: threading.Thread | None = None
+        os.register_at_fork(after_in_child=self._after_fork)
 
-    def attend(self, id: str) -> Stop:
-        stop = Stop()
+    def _after_fork(self) -> None:  # neither threads nor what they ran live on
+        self._lock = threading.Lock()
+        self._running, self._thread = {}, None
+
+    def attend(self, held: Held) -> Stop:
+        stop = Stop(held)
         with self._lock:
-            self._running[id] = stop
-            if self._thread is None or self._thread[0] != process_name():  # threads do not live on in a fork
-                thread = threading.Thread(target=self._watch, name="queuekit-attendant", daemon=True)
-                self._thread = (process_name(), thread)
-                thread.start()
+            self._running[held.token] = stop
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="queuekit-attendant", daemon=True)
+                self._thread.start()
         return stop
 
-    def leave(self, id: str) -> None:
+    def leave(self, held: Held) -> None:
         with self._lock:
-            self._running.pop(id, None)
+            self._running.pop(held.token, None)
+
+    def running(self) -> list[Stop]:
+        """Without the lock: a signal handler may ask while this very thread holds it."""
+        return list(self._running.values())
 
     def _watch(self) -> None:
         while True:
             time.sleep(self.EVERY)
-            with self._lock:
-                running = dict(self._running)
+            running = {stop.held.message.id: stop for stop in self.running()}
             if running:
                 self._look(running)
 

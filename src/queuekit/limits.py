@@ -16,14 +16,14 @@ import threading
 import time
 from contextlib import contextmanager
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from queuekit.errors import SoftTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Iterator
 
-__all__ = ["HardLimit", "Limits", "can_interrupt", "limited", "under_limits"]
+__all__ = ["HardLimit", "Interrupted", "Limits", "can_interrupt", "limited", "raise_in_thread", "under_limits"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,10 @@ _AGAIN = 1.0  # a hard limit that was swallowed is raised again after so many se
 
 class HardLimit(BaseException):
     """Raised inside synchronous code over its hard limit. A BaseException, so that no SDK takes it for an API error."""
+
+
+class Interrupted(BaseException):
+    """Raised inside synchronous code whose worker has to stop now: its attempt is released."""
 
 
 class Limits:
@@ -172,14 +176,16 @@ def _by_alarm(limits: Limits) -> Iterator[None]:
             signal.signal(signal.SIGALRM, before)
 
 
-class _Raiser(Protocol):
-    def __call__(self, thread: ctypes.c_ulong, error: Any, /) -> int: ...
+def raise_in_thread(ident: int, error: type[BaseException] | None) -> None:
+    """Have CPython raise the error in that thread when it next runs Python; None takes back one that is pending."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(ident), None if error is None else ctypes.py_object(error)
+    )
 
 
 @contextmanager
 def _by_thread(limits: Limits) -> Iterator[None]:
-    ident = ctypes.c_ulong(threading.get_ident())
-    raise_in: _Raiser = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    ident = threading.get_ident()
     lock, over = threading.Lock(), threading.Event()
 
     def watch() -> None:
@@ -204,7 +210,7 @@ def _by_thread(limits: Limits) -> Iterator[None]:
                 limits.hard_passed = True
             else:
                 limits.soft_passed = True
-            raise_in(ident, ctypes.py_object(error))
+            raise_in_thread(ident, error)
             return True
 
     threading.Thread(target=watch, name="queuekit-limit", daemon=True).start()
@@ -216,4 +222,4 @@ def _by_thread(limits: Limits) -> Iterator[None]:
         finally:  # also where a limit strikes right here
             with lock:
                 over.set()
-                raise_in(ident, None)  # one that was set and not yet raised
+                raise_in_thread(ident, None)  # one that was set and not yet raised

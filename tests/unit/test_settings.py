@@ -41,6 +41,7 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "dead_letter_ttl": (1.5, 60.0),
     "tick": (0.1, 1.0),
     "store_lost": ("adopt", "adopt"),
+    "unknown_grace": (1.5, 60.0),
     "retry": ({"slow": {"max_attempts": 2}}, {"slow": {"max_attempts": 9}}),
     "concurrency": (1, 8),
     "queues": (("a", "b"), ("c",)),

@@ -77,7 +77,7 @@ def started_at(pid: int) -> str | None:
         except OSError:
             return None
         return None if fields[0] in "ZX" else fields[19]
-    else:  # noqa: RET505  a type checker knows only this form as another platform's code
+    else:
         shown = subprocess.run(
             ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
         )
@@ -259,20 +259,21 @@ def _free(port: int) -> int:
 
 def _end_with_parent() -> Callable[[], None] | None:
     """What the server's process does before it becomes the server: ask the kernel for SIGTERM when its parent ends."""
-    if sys.platform != "linux":
-        return None
-    try:
-        import ctypes
-    except ImportError:  # a Python that was built without libffi: the pipe alone
-        return None
-    prctl, parent, set_pdeathsig = ctypes.CDLL(None).prctl, os.getpid(), 1
+    if sys.platform == "linux":
+        try:
+            import ctypes
+        except ImportError:  # a Python that was built without libffi: the pipe alone
+            return None
+        prctl, parent, set_pdeathsig = ctypes.CDLL(None).prctl, os.getpid(), 1
 
-    def ask_kernel() -> None:
-        prctl(set_pdeathsig, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent:  # it ended before we asked
-            os._exit(1)
+        def ask_kernel() -> None:
+            prctl(set_pdeathsig, int(signal.SIGTERM), 0, 0, 0)
+            if os.getppid() != parent:  # it ended before we asked
+                os._exit(1)
 
-    return ask_kernel
+        return ask_kernel
+    else:
+        return None
 
 
 def main() -> int:

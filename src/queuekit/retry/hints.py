@@ -11,8 +11,9 @@ from queuekit.retry.reading import read
 
 __all__ = ["bucket_hint", "explicit_hint"]
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|μs|ms|s|m|h|d)")
+# Patterns are compiled when first used (and kept by re): most processes that import this never meet one.
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_DURATION_PART = r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|s|m|h|d)"
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -54,7 +55,7 @@ def bucket_hint(headers: Mapping[str, str], *, now: float | None) -> float | Non
 
 def _number(text: str | None, unit: float) -> float | None:
     """Digits only: what float() takes beyond that ("inf", "nan", "1e999", "-1") is no wait."""
-    if text is None or not _NUMBER.fullmatch(text.strip()):
+    if text is None or not re.fullmatch(_NUMBER, text.strip()):
         return None
     value = float(text) * unit
     return value if math.isfinite(value) else None
@@ -76,7 +77,7 @@ def _retry_after(text: str | None, now: float | None) -> float | None:
 def _go_duration(text: str | None) -> float | None:
     """ "6m0s", "12ms", "36s", as Go and Google write them."""
     text = (text or "").strip()
-    parts = _DURATION_PART.findall(text)
+    parts = re.findall(_DURATION_PART, text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
     value = sum(float(number) * _UNITS[unit] for number, unit in parts)

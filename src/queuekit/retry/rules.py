@@ -31,9 +31,10 @@ DEFAULT_BACKOFF = Backoff(10)
 # that a waiting job gets past.
 DEFAULT_MAX_RETRY_AFTER = 6 * 3600.0
 
-_STATUS = re.compile(r"[1-5](?:\d\d|xx)")
-_NAME = re.compile(r"[^\W\d]\w*(?:\.(?:[^\W\d]\w*|<locals>))+")
-_PREDICATE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
+# Compiled when first used, and kept by re.
+_STATUS = r"[1-5](?:\d\d|xx)"
+_NAME = r"[^\W\d]\w*(?:\.(?:[^\W\d]\w*|<locals>))+"
+_PREDICATE = r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)"
 _FORMS = (
     "give an exception class, 'package.ClassName', '*.ClassName', 'category:rate_limit', 'status:429', 'status:5xx', "
     "'module:function' or a callable"
@@ -149,11 +150,11 @@ def _text_matcher(on: str) -> Matcher:
             raise ConfigError(f"{what}: there is no such category.{hint} Known: {', '.join(Category)}")
         return Matcher("category", tail)
     if head == "status" and colon:
-        if not _STATUS.fullmatch(tail):
+        if not re.fullmatch(_STATUS, tail):
             raise ConfigError(f"{what}: give a status as 'status:429', or a class of them as 'status:5xx'")
         return Matcher("status", tail)
     if colon:
-        found = _PREDICATE.fullmatch(on)
+        found = re.fullmatch(_PREDICATE, on)
         if found is None or head in ("categories", "categroy", "catagory", "cat", "code"):
             raise ConfigError(f"{what} is unknown: {_FORMS}")
         if found[2].rpartition(".")[2].endswith(("Error", "Exception", "Timeout")):
@@ -161,9 +162,9 @@ def _text_matcher(on: str) -> Matcher:
         if tail in Category.__members__:
             raise ConfigError(f"{what} is unknown. Did you mean 'category:{tail}'?")
         return Matcher("predicate", on)
-    if on.startswith("*.") and _NAME.fullmatch("x." + on[2:]):
+    if on.startswith("*.") and re.fullmatch(_NAME, "x." + on[2:]):
         return Matcher("suffix", on[2:])
-    if _NAME.fullmatch(on):
+    if re.fullmatch(_NAME, on):
         return Matcher("name", ALIASES.get(on, on))
     builtin = getattr(builtins, on, None) if on.isidentifier() else None
     if isinstance(builtin, type) and issubclass(builtin, BaseException):

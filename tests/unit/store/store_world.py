@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -66,6 +67,10 @@ class World:
     def __exit__(self, *_: object) -> None:
         for store in self._made:
             store.close()
+        if self.server is not None:
+            if keys := self._scan():
+                self.raw.delete(*keys)
+            self.raw.close()
 
     def make(self, namespace: str | None = None, *, real_clock: bool = False, **settings: Any) -> Store:
         settings = {"lease": LEASE, "clock": None if real_clock else self.clock, **settings}
@@ -88,13 +93,17 @@ class World:
         """Let time pass, on the clock of the store and for what the server itself lets expire."""
         ms = round(seconds * 1000)
         self.clock.ms += ms
-        if self.server is not None and ms > 0:
-            with self.raw() as client:
-                for key in client.scan_iter(f"queuekit:{{{self.namespace}}}:*"):
-                    left = client.pttl(key)
-                    if left >= 0:
-                        # A few ms have really passed since it was set: tests keep a second away from the edge.
-                        client.pexpire(key, left - ms) if left > ms else client.delete(key)
+        if self.server is None or ms <= 0:
+            return
+        keys = self._scan()
+        with self.raw.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.pttl(key)
+            for key, left in zip(keys, pipe.execute(), strict=True):
+                # A few ms have really passed since it was set: tests keep a second away from the edge.
+                if left >= 0:
+                    pipe.pexpire(key, max(left - ms, 0))
+            pipe.execute()
 
     def tick(self, seconds: float, *, beat: Sequence[str] = ()) -> list[tuple[str, str]]:
         """Let time pass with somebody ticking all along. Gives what was reaped."""
@@ -121,15 +130,21 @@ class World:
 
     # ---- the server ----------------------------------------------------------------------------------------------------
 
+    @cached_property
     def raw(self) -> redis.Redis:
         assert self.server is not None
         return redis.Redis.from_url(self.server.url, decode_responses=True)
 
+    @property
+    def prefix(self) -> str:
+        return f"queuekit:{{{self.namespace}}}:"
+
+    def _scan(self) -> list[str]:
+        return list(self.raw.scan_iter(f"{self.prefix}*", count=1000))
+
     def keys(self) -> set[str]:
         """The keys of the namespace, without their prefix."""
-        prefix = f"queuekit:{{{self.namespace}}}:"
-        with self.raw() as client:
-            return {key.removeprefix(prefix) for key in client.scan_iter(f"{prefix}*")}
+        return {key.removeprefix(self.prefix) for key in self._scan()}
 
     # ---- operations, in short ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,148 @@
+"""RQ 3 on Redis or Valkey.
+
+What queuekit asks for, and what it becomes here:
+    queue, priority         an RQ queue for each level; the worker serves the higher ones first
+    id                      the RQ job's id for the first publication, `<id>-<number>` for a later one
+    arguments               args and kwargs, JSON (RQ's own JSONSerializer)
+    timeout                 limits of our own in the horse; the worker kills a horse that is 5 s over
+    late acknowledgement    RQ pops a message when it takes it: the record carries the job
+    retries                 none of RQ's: each wait is parked in the record
+    outcome                 FINISHED with a result; FAILED with the traceback, also where the job runs again
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from queuekit.adapters import BrokerAway, Capabilities, Pool
+from queuekit.adapters.rq.job import DoorbellJob
+from queuekit.message import HEADER, split_route
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from queuekit.message import Publication
+    from queuekit.settings import Settings
+    from queuekit.task import Task
+    from queuekit.worker import Worker
+
+__all__ = ["RqAdapter", "queue_name"]
+
+NATIVE_TTL: Final = 500  # seconds that RQ keeps a finished publication for its monitors; the record is kept by us
+BACKSTOP: Final = 5  # seconds over its limit after which RQ's worker kills a horse
+
+
+def queue_name(namespace: str, queue: str, level: int) -> str:
+    return f"queuekit.{namespace}.{queue}" + (f".p{level}" if level else "")
+
+
+class RqAdapter:
+    name: ClassVar[str] = "rq"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        pools=(
+            Pool("worker", processes=True, interrupts_sync=True, shared_loop=False, concurrent=False),
+            Pool("simple", processes=False, interrupts_sync=True, shared_loop=True, concurrent=False),
+        ),
+        default_pool="worker",
+        gaps={
+            "C15:worker": "RQ's Worker forks a process for each job, so that no loop can live on from one to the next; "
+            "the pool `simple` runs them in one process, and holds the clause"
+        },
+    )
+
+    def __init__(self, settings: Settings, *, native: Any = None) -> None:
+        self.settings = settings
+        self._native = native
+        self._client: redis.Redis | None = None
+        self._lock = threading.Lock()
+
+    # ---- connections -------------------------------------------------------------------------------------------------
+
+    def _connect(self, **options: Any) -> redis.Redis:
+        if self._native is not None:
+            given = self._native.connection_pool
+            pool = type(given)(connection_class=given.connection_class, **{**given.connection_kwargs, **options})
+            return redis.Redis(connection_pool=pool)
+        assert self.settings.broker_url is not None
+        return redis.Redis.from_url(self.settings.broker_url, **options)
+
+    @property
+    def client(self) -> redis.Redis:
+        """For publishing: tries once, and connecting and answering fit into enqueue_timeout."""
+        with self._lock:
+            if self._client is None:
+                half = min(2.0, self.settings.enqueue_timeout * 0.4)
+                self._client = self._connect(
+                    socket_timeout=half, socket_connect_timeout=half, retry=Retry(NoBackoff(), 0), protocol=2
+                )
+            return self._client
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    # ---- publishing --------------------------------------------------------------------------------------------------
+
+    def _queue(self, route: str, connection: redis.Redis) -> Queue:
+        _, queue, level = split_route(route)
+        return Queue(
+            queue_name(self.settings.namespace, queue, level),
+            connection=connection,
+            job_class=DoorbellJob,
+            serializer=JSONSerializer,
+        )
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        client = self.client
+        try:
+            with client.pipeline() as pipe:  # a transaction: a hash and its place in the queue belong together
+                for publication in publications:
+                    job = self._job(publication, client)
+                    self._queue(publication.message.route, client).enqueue_job(job, pipeline=pipe)
+                pipe.execute()
+        except redis.RedisError as error:
+            raise BrokerAway(f"the broker did not take the jobs: {error}") from error
+
+    def _job(self, publication: Publication, client: redis.Redis) -> DoorbellJob:
+        message = publication.message
+        return DoorbellJob.create(
+            message.task,
+            args=["(private)"] if message.private else message.args,
+            kwargs={} if message.private else message.kwargs,
+            connection=client,
+            id=publication.native_id,
+            timeout=-1 if message.timeout is None else math.ceil(message.timeout) + BACKSTOP,
+            result_ttl=min(math.ceil(message.result_ttl), NATIVE_TTL),
+            failure_ttl=NATIVE_TTL,
+            description=message.task,
+            meta={HEADER: dict(publication.header())},
+            serializer=JSONSerializer,
+        )
+
+    def depth(self, route: str) -> int | None:
+        client = self.client
+        try:
+            return client.llen(self._queue(route, client).key)
+        except redis.RedisError as error:
+            raise BrokerAway(f"the broker does not answer: {error}") from error
+
+    # ---- the rest ----------------------------------------------------------------------------------------------------
+
+    def native(self, task: Task[..., Any, Any]) -> Any:
+        """The function: RQ knows tasks as functions."""
+        return task.fn
+
+    def run_worker(self, worker: Worker) -> int:
+        from queuekit.adapters.rq.worker import run
+
+        return run(self, worker)

@@ -1,0 +1,307 @@
+"""RQ's own workers with a claim before the job, an outcome after it, and none of RQ's retries.
+
+Pinned by tests/contracts/test_rq.py: the hooks that are overridden, and what RQ does around them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+from rq import Queue, SimpleWorker
+from rq import Worker as ForkingWorker
+from rq.job import JobStatus
+from rq.results import Result
+from rq.serializers import JSONSerializer
+from rq.utils import now
+from rq.worker import BaseWorker
+
+from queuekit.adapters.rq import BACKSTOP, NATIVE_TTL, queue_name
+from queuekit.adapters.rq.job import DoorbellJob
+from queuekit.errors import ConfigError
+from queuekit.execution import Dropped, Ended, Failed, Held, Released, Retried, Succeeded
+from queuekit.message import BUCKETS, InvalidMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rq.executions import Execution
+
+    from queuekit.adapters.rq import RqAdapter
+    from queuekit.execution import Outcome
+    from queuekit.worker import Worker
+
+__all__ = ["run"]
+
+log = logging.getLogger("queuekit.rq")
+
+POLL: Final = 2  # seconds that a worker waits in the broker before it looks around
+RQ_GRACE: Final = 60  # RQ's worker kills a horse so many seconds after job.timeout
+
+
+class DoorbellQueue(Queue):
+    """A queue that hands out what can be read, and reports the rest."""
+
+    worker: Worker  # set by run(): RQ makes queues by class
+
+    @classmethod
+    def dequeue_any(cls, queues: Any, timeout: int | None, connection: redis.Redis, **options: Any) -> Any:
+        """RQ's own stops the worker for a name that is no UTF-8, a hash that it cannot read, or an unknown status."""
+        found = {queue.key.encode(): queue for queue in queues}
+        while True:
+            popped = connection.blpop(list(found), timeout or 1)
+            if popped is None:
+                if timeout is None:
+                    return None
+                from rq.exceptions import DequeueTimeout
+
+                raise DequeueTimeout(timeout, list(found))
+            key, raw = popped
+            job = cls._open(raw, connection)
+            if job is not None:
+                return job, found[key]
+
+    @classmethod
+    def _open(cls, raw: bytes, connection: redis.Redis) -> DoorbellJob | None:
+        said = raw.decode("utf-8", "backslashreplace")
+        try:
+            job = DoorbellJob.fetch(raw.decode(), connection=connection, serializer=JSONSerializer)
+            job.delivery()
+        except redis.RedisError:
+            raise
+        except Exception as error:
+            if isinstance(error, (InvalidMessage, UnicodeDecodeError)) or connection.exists(f"rq:job:{said}"):
+                fields = connection.hgetall(f"rq:job:{said}") if said.isprintable() else {}
+                cls.worker.quarantine(f"{said} {fields!r}"[:100_000], f"an RQ job that cannot be read: {error}")
+            else:  # a doorbell whose hash has expired: the record repairs it
+                log.info("RQ job %s is gone from the broker", said)
+            return None
+        return job
+
+
+class _Hooks(BaseWorker):
+    """What our two workers share."""
+
+    qk: Worker
+    max_connection_wait_time = 5.0
+    stop_at: float | None = None
+
+    # ---- a delivery --------------------------------------------------------------------------------------------------
+
+    def perform_job(self, job: Any, queue: Queue, execution: Execution) -> bool:
+        """Claim first, since whatever RQ prepares would strike a duplicate's twin; then run, then say it in RQ's words.
+        What RQ's bookkeeping does is for its monitors alone: it may fail with the broker, and the job goes on."""
+        held = self.qk.execution.claim(job.delivery())
+        if not isinstance(held, Held):
+            self._say(job, queue, execution, held)
+            return False
+        with _best_effort():
+            self.prepare_job_execution(job)
+        job.started_at = now()
+        outcome = self.qk.execution.run(held)
+        job.ended_at = now()
+        self._say(job, queue, execution, outcome)
+        return True
+
+    def _say(self, job: Any, queue: Queue, execution: Execution, outcome: Outcome) -> None:
+        with _best_effort():
+            match outcome:
+                case Succeeded():
+                    # The result as JSON has it; what RQ keeps is for its monitors.
+                    from json import loads
+
+                    private = job.args == ["(private)"]
+                    job._result = None if outcome.text is None or private else loads(outcome.text)
+                    job._status = JobStatus.FINISHED
+                    self.handle_job_success(job, queue, queue.started_job_registry, execution)
+                case Retried(reason=reason, error=error) | Failed(reason=reason, error=error):
+                    text = "".join(traceback.format_exception(error))
+                    self._fail(job, queue, execution, f"{text}\n{reason}" if job.args != ["(private)"] else reason)
+                case Ended(reason=reason):
+                    self._stopped_job_id = job.id  # RQ's word for it is STOPPED
+                    self._fail(job, queue, execution, f"cancelled: {reason}")
+                case Released(reason=reason):
+                    self._fail(job, queue, execution, f"released, and queued again: {reason}")
+                case Dropped(reason=reason):
+                    log.info("RQ job %s dropped: %s", job.id, reason)
+                    self._forget(job, execution)
+                case _:
+                    self._forget(job, execution)
+
+    def _fail(self, job: Any, queue: Queue, execution: Execution, text: str) -> None:
+        job.ended_at = job.ended_at or now()
+        self.handle_job_failure(job, queue, exc_string=text, execution=execution)
+        # RQ gives the results of a failed job no time to live.
+        self.connection.expire(Result.get_key(job.id), NATIVE_TTL)
+        self.connection.expire(job.key, NATIVE_TTL)
+
+    def _forget(self, job: Any, execution: Execution) -> None:
+        with self.connection.pipeline() as pipe:
+            self.cleanup_execution(job, pipeline=pipe, execution=execution)
+            if job.get_status(refresh=False) is JobStatus.QUEUED:  # not the hash of a twin that runs
+                pipe.expire(job.key, NATIVE_TTL)
+            pipe.execute()
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def subscribe(self) -> None:
+        """No remote commands: their thread would make each fork unsafe, and queuekit cancels by the record."""
+
+    def unsubscribe(self) -> None: ...
+
+    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+        self.qk.watch()
+        super().heartbeat(*args, **kwargs)
+
+    def run_maintenance_tasks(self) -> None:
+        with _best_effort():
+            super().run_maintenance_tasks()
+
+    def request_stop(self, signum: int, frame: Any) -> None:
+        if self.qk.stopping.is_set():
+            self.request_force_stop(signum, frame)
+            return
+        self.qk.stopping.set()
+        self.stop_at = time.monotonic() + self.qk.settings.grace
+        log.info("stopping: no new jobs, and %g s for the running one", self.qk.settings.grace)
+        self._stop_requested = True
+        if not self.executions:
+            from rq.exceptions import StopRequested
+
+            raise StopRequested
+
+    def _install_signal_handlers(self) -> None:
+        signal.signal(signal.SIGINT, self.request_stop)
+        signal.signal(signal.SIGTERM, self.request_stop)
+
+
+class HorseWorker(_Hooks, ForkingWorker):
+    """A process for each job."""
+
+    def execute_job(self, job: Any, queue: Queue) -> None:
+        limit = job.timeout
+        execution = self.prepare_execution(job)
+        self.fork_work_horse(job, queue)
+        # RQ kills a horse RQ_GRACE seconds after its timeout; ours is meant to die at the limit's backstop.
+        job.timeout = -1 if limit is None or limit < 0 else limit - RQ_GRACE - 0.5
+        self.monitor_work_horse(job, queue, execution)
+        self.set_state("idle")
+
+    def maintain_heartbeats(self, job: Any, execution: Execution) -> None:
+        if self.stop_at is not None and time.monotonic() > self.stop_at:
+            self._end_horse()
+        with _best_effort():
+            super().maintain_heartbeats(job, execution)
+
+    def request_force_stop(self, signum: int, frame: Any) -> None:
+        self.stop_at = self.stop_at or time.monotonic()
+        self._end_horse()
+
+    def _end_horse(self) -> None:
+        """First so that it releases its attempt; the next time, a second later, for good."""
+        assert self.stop_at is not None
+        late = time.monotonic() > self.stop_at + 2
+        if self.horse_pid:
+            self.kill_horse(signal.SIGKILL if late else signal.SIGTERM)
+
+    def handle_work_horse_killed(self, job: Any, retpid: int, ret_val: int, rusage: Any) -> None:
+        log.warning("the horse of RQ job %s died (%s); the steward ends its attempt", job.id, ret_val)
+
+    # ---- in the horse ------------------------------------------------------------------------------------------------
+
+    def setup_work_horse_signals(self) -> None:
+        if sys.platform == "linux":  # an orphan would go on, and write
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            if os.getppid() == 1 and self.pid != 1:
+                os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._stop_horse)
+
+    def _stop_horse(self, signum: int, frame: Any) -> None:
+        self.qk.stopping.set()
+        self.qk.execution.interrupt_running()
+
+
+class OneProcessWorker(_Hooks, SimpleWorker):
+    """All jobs in the worker's own process, one at a time."""
+
+    def execute_job(self, job: Any, queue: Queue) -> None:
+        execution = self.prepare_execution(job)
+        try:
+            self.perform_job(job, queue, execution)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.executions.pop(execution.id, None)
+        self.set_state("idle")
+
+    def request_stop(self, signum: int, frame: Any) -> None:
+        super().request_stop(signum, frame)
+        from threading import Timer
+
+        timer = Timer(self.qk.settings.grace, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
+
+    def request_force_stop(self, signum: int, frame: Any) -> None:
+        self.qk.execution.interrupt_running()
+
+
+@contextmanager
+def _best_effort() -> Iterator[None]:
+    """RQ's own books, which only its monitors read."""
+    try:
+        yield
+    except redis.RedisError as error:
+        log.warning("RQ's record of the job could not be written: %s", error)
+
+
+def run(adapter: RqAdapter, worker: Worker) -> int:
+    """Run RQ's worker in this process until it is told to stop."""
+    pools = {"worker": HorseWorker, "simple": OneProcessWorker}
+    kind = pools.get(worker.pool or "worker")
+    if kind is None:
+        raise ConfigError(f"pool={worker.pool!r}: RQ has the pools {', '.join(pools)}")
+    if worker.concurrency not in {None, 1}:
+        from queuekit.adapters.rq.processes import run_many
+
+        return run_many(adapter, worker)
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    DoorbellQueue.worker = worker
+    namespace = adapter.settings.namespace
+    names = [queue_name(namespace, queue, level) for level in reversed(BUCKETS) for queue in worker.queues]
+    started = False
+    while not worker.stopping.is_set():
+        try:
+            native = kind(
+                names,
+                connection=adapter._connect(socket_connect_timeout=5.0, health_check_interval=0),
+                job_class=DoorbellJob,
+                queue_class=DoorbellQueue,
+                serializer=JSONSerializer,
+                worker_ttl=POLL + 15,  # RQ waits in the broker for 15 s less than this
+                job_monitoring_interval=1,
+                log_job_description=False,
+            )
+            native.qk = worker
+            if not started:
+                native._install_signal_handlers()
+                worker.start()
+                started = True
+                log.info("RQ %s serves %s", kind.__name__, ", ".join(worker.queues))
+            native.work(logging_level="WARNING")
+        except redis.RedisError as error:
+            log.warning("the broker is away: %s", error)
+        # RQ's worker leaves for a broker's outage; this process does not.
+        worker.stopping.wait(0 if worker.stopping.is_set() else 1.0)
+    return 0
+
+
+_ = BACKSTOP  # job.timeout carries it

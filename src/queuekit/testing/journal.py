@@ -1,0 +1,60 @@
+"""What jobs really did, written down outside of store and broker: neither can hide a side effect from it.
+
+One line of JSON for each event, appended in one write, so that any number of processes can share the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["VARIABLE", "Entry", "Journal", "note"]
+
+VARIABLE = "QUEUEKIT_TEST_JOURNAL"
+"""The environment variable that names the file. Without it nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event. `at` is this machine's clock, in epoch seconds."""
+
+    job: str
+    attempt: int
+    pid: int
+    at: float
+    event: str
+    data: Any = None
+
+
+def note(event: str, data: Any = None) -> None:
+    """Write an event of the job that runs here."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    from queuekit import current_job
+
+    job = current_job()
+    line = json.dumps([job.id, job.attempt, os.getpid(), time.time(), event, data]) + "\n"
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)
+
+
+class Journal:
+    """The reader."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def entries(self, job: str | None = None, event: str | None = None) -> list[Entry]:
+        """In the order in which they were written."""
+        lines = self.path.read_text("utf-8").splitlines(keepends=True)
+        found = (Entry(*json.loads(line)) for line in lines if line.endswith("\n"))
+        return [one for one in found if job in {None, one.job} and event in {None, one.event}]

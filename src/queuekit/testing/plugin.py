@@ -1,0 +1,3 @@
+"""The pytest plugin of queuekit (being written)."""
+
+from __future__ import annotations

@@ -1,0 +1,263 @@
+"""Leases: beat(), leave() and reap(), and when nothing may be reaped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from store_world import LEASE, OK, R, plan
+
+from queuekit.job import JobStatus
+from queuekit.store import Beat, Claimed, NoLease
+
+if TYPE_CHECKING:
+    from store_world import World
+
+HOUR_MS = 3_600_000
+
+
+# ---- beat and leave ------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_lives_from_its_first_beat(world: World) -> None:
+    assert world.store.beat("w") == Beat(alive=False)
+    assert world.store.beat("w", start=True) == Beat(alive=True)
+    assert world.store.beat("w") == Beat(alive=True)
+
+
+def test_a_beat_tells_the_processes_that_run_attempts(world: World) -> None:
+    for id, process in [("a", "1:10"), ("b", "2:20"), ("c", "1:10"), ("d", "9:90")]:
+        world.new(id)
+        world.run(id, f"t-{id}", process=process, worker="other" if id == "d" else "w")
+    assert sorted(world.store.beat("w").processes) == ["1:10", "2:20"]
+    world.store.finish("b", "t-b", OK, None)
+    assert world.store.beat("w").processes == ("1:10",)
+
+
+def test_the_attempts_of_a_dead_process_end_at_once(world: World) -> None:
+    for id, process in [("a", "1:10"), ("b", "2:20"), ("c", "1:10")]:
+        world.new(id)
+        world.run(id, f"t-{id}", process=process, on_lost=plan(7.0, "lost once"))
+    answer = world.store.beat("w", dead=["1:10", "1:11"])
+    assert answer == Beat(True, ("2:20",))
+    for id in "ac":
+        record = world.get(id)
+        assert (record.status, record.due, record.state) == (JobStatus.retrying, world.now + 7, "lost once")
+        assert record.attempts()[0].outcome == "lost"
+        assert world.store.finish(id, f"t-{id}", OK, None) is False
+    assert world.get("b").status is JobStatus.running
+    assert world.store.beat("w", dead=["1:10"]) == answer  # again
+
+
+def test_a_beat_gives_the_cancels(world: World) -> None:
+    for id in "ab":
+        world.new(id)
+        world.run(id, f"t-{id}")
+    world.store.cancel("b", "why")
+    assert world.store.beat("w").cancels == ("b",)
+    assert world.store.beat("w").cancels == ("b",)  # until it has ended
+    world.store.cancelled("b", "t-b", OK, "why")
+    assert world.store.beat("w").cancels == ()
+
+
+def test_a_worker_that_leaves_gives_back_its_attempts(world: World) -> None:
+    for id in "abc":
+        world.new(id)
+        world.run(id, f"t-{id}", worker="w2" if id == "c" else "w")
+    assert world.store.leave("w") == 2
+    assert [world.get(id).status for id in "abc"] == ["retrying", "retrying", "running"]
+    assert world.store.leave("w") == 0
+    assert world.store.beat("w") == Beat(alive=False)
+    assert world.claim("a", "t2", worker="w") == NoLease()
+
+
+# ---- reap ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_beats_is_never_reaped(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j")
+    assert world.tick(20 * LEASE, beat=["w"]) == []
+    assert world.get("j").status is JobStatus.running
+
+
+def test_a_silent_workers_attempts_are_lost_after_a_lease(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", on_lost=plan(10.0, "lost once", reason="attempt 1 of 3 was lost"))
+    assert world.tick(LEASE - 0.001) == []
+    assert world.tick(0.001) == [("j", "lost")]
+    record = world.get("j")
+    assert (record.status, record.due, record.state) == (JobStatus.retrying, world.now + 10, "lost once")
+    (attempt,) = record.attempts()
+    assert (attempt.number, attempt.outcome, attempt.reason, attempt.delay) == (1, "lost", "attempt 1 of 3 was lost", 10.0)
+    assert world.store.finish("j", "t1", OK, "late") is False
+    assert world.store.beat("w") == Beat(alive=False)  # it is to stop, or to start anew
+    assert world.tick(LEASE) == []
+    assert world.run("j", "t2", seen="lost once").number == 2
+
+
+def test_a_plan_without_a_delay_fails_the_job(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", on_lost=plan(None, reason="it has killed its worker 3 times"))
+    world.tick(LEASE)
+    assert (world.get("j").status, world.get("j").reason) == (JobStatus.failed, "it has killed its worker 3 times")
+    assert world.store.dead(5) == ["j"]
+
+
+def test_reaped_jobs_of_many_workers(world: World) -> None:
+    workers = [f"w{number}" for number in range(5)]
+    world.settle(*workers)
+    for number, worker in enumerate(workers):
+        world.new(f"j{number}")
+        world.run(f"j{number}", f"t{number}", worker=worker)
+    world.tick(LEASE - 1)
+    world.advance(1)
+    first = world.store.reap(2)  # two workers
+    assert len(first) == 2
+    assert sorted(first + world.store.reap(100)) == [(f"j{number}", "lost") for number in range(5)]
+
+
+@pytest.mark.parametrize(("delay", "status"), [(4.0, JobStatus.retrying), (None, JobStatus.failed)])
+def test_an_attempt_over_its_deadline_ends_though_its_worker_lives(
+    world: World, delay: float | None, status: JobStatus
+) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", timeout=5.0, on_limit=plan(delay, "limit once", outcome="failed", reason="over 5 s"))
+    assert world.tick(4.999, beat=["w"]) == []
+    assert world.tick(0.001, beat=["w"]) == [("j", "time_limit")]
+    record = world.get("j")
+    assert (record.status, record.due) == (status, None if delay is None else world.now + 4)
+    assert record.attempts()[0].reason == "over 5 s"
+    assert world.store.finish("j", "t1", OK, "late") is False
+    assert world.store.beat("w") == Beat(alive=True)
+    assert world.tick(LEASE, beat=["w"]) == []
+
+
+def test_an_attempt_that_ended_in_time_has_no_deadline(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", timeout=5.0)
+    world.store.finish("j", "t1", OK, None)
+    assert world.tick(LEASE, beat=["w"]) == []
+
+
+def test_an_attempt_is_reaped_once_though_both_its_times_have_passed(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", timeout=LEASE)
+    assert world.tick(LEASE) == [("j", "lost")]
+    assert len(world.get("j").runs) == 1
+
+
+def test_deadlines_are_reaped_in_order_and_no_more_than_asked_for(world: World) -> None:
+    world.settle("w")
+    for id, timeout in [("c", 3.0), ("a", 1.0), ("b", 2.0)]:
+        world.new(id)
+        world.run(id, f"t-{id}", timeout=timeout)
+    world.advance(5)
+    assert world.store.reap(2) == [("a", "time_limit"), ("b", "time_limit")]
+    assert world.store.reap(2) == [("c", "time_limit")]
+
+
+def test_a_job_to_be_cancelled_ends_as_cancelled_when_its_attempt_is_lost(world: World) -> None:
+    world.settle()
+    for id, timeout in [("lost", None), ("limit", 3.0), ("left", None)]:
+        world.new(id)
+        world.run(id, f"t-{id}", timeout=timeout, worker=f"w-{id}")
+        world.store.cancel(id, "not wanted")
+    assert world.store.leave("w-left") == 1
+    assert world.tick(LEASE, beat=["w-limit"]) == [("limit", "time_limit"), ("lost", "lost")]
+    for id in ("lost", "limit", "left"):
+        assert (world.get(id).status, world.get(id).reason) == (JobStatus.cancelled, "not wanted")
+
+
+# ---- when nothing may be reaped ------------------------------------------------------------------------------------------
+
+
+def test_the_first_tick_of_all_reaps_nothing_for_a_lease(world: World) -> None:
+    world.new("j")
+    world.run("j")
+    world.advance(2 * LEASE)
+    assert world.store.reap(100) == []
+    assert world.tick(LEASE - 0.001) == []
+    assert world.tick(0.001) == [("j", "lost")]
+
+
+def test_nothing_is_reaped_for_a_lease_when_nobody_has_ticked(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", timeout=1.0)
+    world.clock.ms += int(LEASE * 1000) // 3 + 1  # nobody could: whoever did not beat may not have been able to either
+    assert world.store.reap(100) == []
+    assert world.tick(LEASE - 0.001, beat=["w"]) == []
+    assert world.tick(0.001, beat=["w"]) == [("j", "time_limit")]
+
+
+def test_a_third_of_a_lease_without_a_tick_is_no_discontinuity(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", timeout=1.0)
+    world.clock.ms += int(LEASE * 1000) // 3
+    assert world.store.reap(100) == [("j", "time_limit")]
+
+
+def test_a_clock_that_jumps_forward_costs_no_living_worker_its_lease(world: World) -> None:
+    world.settle("w", "dead")
+    for id, worker in [("j", "w"), ("k", "dead")]:
+        world.new(id)
+        world.run(id, f"t-{id}", worker=worker)
+    world.clock.ms += HOUR_MS
+    assert world.store.reap(100) == []
+    assert world.store.beat("w").alive
+    assert world.tick(LEASE, beat=["w"]) == [("k", "lost")]
+    assert world.store.finish("j", "t-j", OK, None)
+
+
+def test_a_clock_that_is_set_back_makes_no_lease_longer_than_a_lease(world: World) -> None:
+    world.settle("w", "dead")
+    for id, worker in [("j", "w"), ("k", "dead")]:
+        world.new(id)
+        world.run(id, f"t-{id}", worker=worker)
+    world.clock.ms -= HOUR_MS
+    assert world.store.reap(100) == []
+    assert world.tick(LEASE - 0.001, beat=["w"]) == []
+    assert world.tick(0.001, beat=["w"]) == [("k", "lost")]
+    assert world.get("j").status is JobStatus.running
+
+
+def test_a_suspension_of_a_clock_that_ran_ahead_ends_when_it_is_set_right(world: World) -> None:
+    world.settle("w")
+    world.clock.ms += 24 * HOUR_MS
+    world.store.reap(100)
+    world.clock.ms -= 24 * HOUR_MS
+    world.new("j")
+    world.run("j", worker="dead")
+    assert world.store.reap(100) == []
+    assert world.tick(LEASE, beat=["w"]) == [("j", "lost")]
+
+
+def test_claims_go_on_while_reaping_is_suspended(world: World) -> None:
+    world.new("j")
+    world.store.reap(100)
+    world.store.beat("w", start=True)
+    assert isinstance(world.claim("j"), Claimed)
+    assert world.store.finish("j", "t1", OK, None)
+
+
+def test_a_job_that_kills_each_worker_ends_as_its_plans_say(world: World) -> None:
+    """The reaper alone, with no user code and no policy at hand."""
+    world.settle("ticker")
+    world.new("j")
+    for number in (1, 2, 3):
+        lost = plan(0.0 if number < 3 else None, f"lost {number}", reason="3 of 3 attempts were lost")
+        world.run("j", f"t{number}", seen=f"lost {number - 1}" if number > 1 else "", worker=f"w{number}", on_lost=lost)
+        world.tick(LEASE, beat=["ticker"])
+        if number < 3:
+            assert world.ids(world.store.take_due(R, 10)) == ["j"]
+    record = world.get("j")
+    assert (record.status, record.attempt, record.reason) == (JobStatus.failed, 3, "3 of 3 attempts were lost")
+    assert [attempt.outcome for attempt in record.attempts()] == ["lost"] * 3
