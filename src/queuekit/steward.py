@@ -131,7 +131,7 @@ class Steward:
             self._running = set(beat.processes)
             self._watched.keep(self._running | {self.parent})
             if dead:
-                log.warning("worker %s: a process that ran attempts died: %s", self.worker, ", ".join(dead))
+                log.debug("worker %s: processes that ran attempts have ended: %s", self.worker, ", ".join(dead))
                 self._tick_once()
         except StoreAway as error:
             log.warning("no beat: %s", error)

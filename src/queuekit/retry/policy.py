@@ -184,7 +184,8 @@ class RetryPolicy:
         if is_fallback(group) and retries:
             chosen = min(retries, key=lambda retry: retry.delay)
         elif fails:
-            chosen = fails[0]
+            # The one that no wrapper softens says most, and is looked for where the group is a cause.
+            chosen = next((fail for fail in fails if fail.category in HARD), fails[0])
         elif retries:
             chosen = max(retries, key=lambda retry: retry.delay)
         else:

@@ -48,7 +48,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ " Did you mean 'x'?", or nothing."""
     import difflib  # imported on the way to an error only
 
-    known = list(known)
+    known = [str(k) for k in known]  # a StrEnum member shows itself otherwise
     squeezed = {re.sub(r"[\W_]", "", k).lower(): k for k in known}
     close = difflib.get_close_matches(re.sub(r"[\W_]", "", word).lower(), squeezed, n=1, cutoff=0.6)
     return f" Did you mean {squeezed[close[0]]!r}?" if close else ""

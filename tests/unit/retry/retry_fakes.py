@@ -15,7 +15,9 @@ def fake_class(*names: str, base: type[BaseException] = Exception) -> type[BaseE
     return cls
 
 
-def fake(*names: str, base: type[BaseException] = Exception, cause: BaseException | None = None, **attributes: Any) -> Any:
+def fake(
+    *names: str, base: type[BaseException] = Exception, cause: BaseException | None = None, **attributes: Any
+) -> Any:
     exc = fake_class(*names, base=base)("the message")
     for name, value in attributes.items():
         setattr(exc, name, value)
@@ -50,7 +52,9 @@ def openai_error(name: str, status: int | None = None, headers: dict[str, str] |
     return fake(f"openai.{name}", "openai.APIStatusError", "openai.APIError", "openai.OpenAIError", **attributes)
 
 
-def anthropic_error(name: str, status: int | None = None, headers: dict[str, str] | None = None, **attributes: Any) -> Any:
+def anthropic_error(
+    name: str, status: int | None = None, headers: dict[str, str] | None = None, **attributes: Any
+) -> Any:
     if status is None:
         return fake(f"anthropic.{name}", "anthropic.APIError", "anthropic.AnthropicError", **attributes)
     attributes.setdefault("status_code", status)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from queuekit.errors import ConfigError
 from queuekit.retry import Backoff
 
@@ -37,7 +38,9 @@ def test_fixed_does_not_grow_and_is_never_early() -> None:
     assert [Backoff.fixed(5).bounds(n) for n in (1, 2, 99)] == [(5, 6.25)] * 3
 
 
-@pytest.mark.parametrize("backoff", [Backoff(1), Backoff(1, factor=1e9), Backoff(0), Backoff(5, factor=1.0), Backoff(3, cap=60)])
+@pytest.mark.parametrize(
+    "backoff", [Backoff(1), Backoff(1, factor=1e9), Backoff(0), Backoff(5, factor=1.0), Backoff(3, cap=60)]
+)
 def test_a_million_failures_do_not_overflow(backoff: Backoff) -> None:
     low, high = backoff.bounds(10**6)
     assert 0 <= low <= high < math.inf
@@ -53,7 +56,9 @@ def test_a_base_that_is_no_duration(bad: Any) -> None:
         Backoff(bad)
 
 
-@pytest.mark.parametrize("bad", [{"factor": 0.5}, {"factor": math.nan}, {"factor": "2"}, {"factor": True}, {"cap": -1}, {"jitter": "some"}])
+@pytest.mark.parametrize(
+    "bad", [{"factor": 0.5}, {"factor": math.nan}, {"factor": "2"}, {"factor": True}, {"cap": -1}, {"jitter": "some"}]
+)
 def test_other_bad_values(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
         Backoff(1, **bad)

@@ -8,8 +8,6 @@ import urllib.error
 from email.message import Message
 
 import pytest
-from queuekit.errors import SoftTimeout
-from queuekit.retry import Category, Lost, TimeLimit, classify
 from retry_fakes import (
     FalsyResponse,
     anthropic_error,
@@ -21,8 +19,16 @@ from retry_fakes import (
     response,
 )
 
+from queuekit.errors import SoftTimeout
+from queuekit.retry import Category, Lost, TimeLimit, classify
+
 C = Category
-PER_DAY = [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProject"}]}]
+PER_DAY = [
+    {
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [{"quotaId": "GenerateRequestsPerDayPerProject"}],
+    }
+]
 PER_MINUTE = [{"violations": [{"quotaId": "GenerateRequestsPerMinutePerProject"}]}]
 
 
@@ -36,7 +42,12 @@ TABLE = [
     (openai_error("RateLimitError", 429, body={"type": "requests", "code": "rate_limit_exceeded"}), C.rate_limit),
     (openai_error("RateLimitError", 429, body={"type": "insufficient_quota", "code": None}), C.quota),
     (openai_error("RateLimitError", 429, code="insufficient_quota", type="insufficient_quota", body=None), C.quota),
-    (openai_error("RateLimitError", 429, body={"type": "insufficient_quota", "code": "project_spend_limit_exceeded"}), C.quota),
+    (
+        openai_error(
+            "RateLimitError", 429, body={"type": "insufficient_quota", "code": "project_spend_limit_exceeded"}
+        ),
+        C.quota,
+    ),
     (openai_error("APITimeoutError"), C.timeout),
     (fake("openai.APITimeoutError", "openai.APIConnectionError", "openai.APIError"), C.timeout),
     (openai_error("APIStatusError", 408), C.timeout),
@@ -45,15 +56,31 @@ TABLE = [
     (openai_error("InternalServerError", 503), C.overloaded),
     (openai_error("InternalServerError", 504), C.timeout),
     (openai_error("APIConnectionError"), C.connection),
-    (openai_error("AuthenticationError", 401, body={"type": "invalid_request_error", "code": "invalid_api_key"}), C.auth),
+    (
+        openai_error("AuthenticationError", 401, body={"type": "invalid_request_error", "code": "invalid_api_key"}),
+        C.auth,
+    ),
     (openai_error("AuthenticationError", 401, body={"type": "invalid_request_error"}), C.auth),
     (openai_error("PermissionDeniedError", 403), C.auth),
     (openai_error("BadRequestError", 400, body={"code": "context_length_exceeded"}), C.context_length),
-    (openai_error("BadRequestError", 400, body={"code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}}), C.content_filter),
-    (openai_error("BadRequestError", 400, body={"innererror": {"code": "ResponsibleAIPolicyViolation"}}), C.content_filter),
+    (
+        openai_error(
+            "BadRequestError",
+            400,
+            body={"code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
+        ),
+        C.content_filter,
+    ),
+    (
+        openai_error("BadRequestError", 400, body={"innererror": {"code": "ResponsibleAIPolicyViolation"}}),
+        C.content_filter,
+    ),
     (openai_error("BadRequestError", 400), C.bad_request),
     (openai_error("UnprocessableEntityError", 422), C.bad_request),
-    (openai_error("NotFoundError", 404, body={"type": "invalid_request_error", "code": "model_not_found"}), C.not_found),
+    (
+        openai_error("NotFoundError", 404, body={"type": "invalid_request_error", "code": "model_not_found"}),
+        C.not_found,
+    ),
     (openai_error("ConflictError", 409), C.conflict),
     (fake("openai.LengthFinishReasonError", "openai.OpenAIError"), C.context_length),
     (fake("openai.ContentFilterFinishReasonError", "openai.OpenAIError"), C.content_filter),
@@ -67,7 +94,14 @@ TABLE = [
     (fake("cerebras.cloud.sdk.APIConnectionError", "cerebras.cloud.sdk.APIError"), C.connection),
     # anthropic
     (anthropic_error("RateLimitError", 429, body=anthropic_body("rate_limit_error")), C.rate_limit),
-    (anthropic_error("RateLimitError", 429, body=anthropic_body("rate_limit_error", details={"error_code": "enforced_spend_limit_reached"})), C.quota),
+    (
+        anthropic_error(
+            "RateLimitError",
+            429,
+            body=anthropic_body("rate_limit_error", details={"error_code": "enforced_spend_limit_reached"}),
+        ),
+        C.quota,
+    ),
     (anthropic_error("APITimeoutError"), C.timeout),
     (anthropic_error("APIStatusError", 408), C.timeout),
     (anthropic_error("InternalServerError", 504), C.timeout),
@@ -136,17 +170,31 @@ TABLE = [
             (fake(f"{package}.UnsupportedProtocol", f"{package}.TransportError"), C.bad_request),
         )
     ),
-    (fake("httpx.HTTPStatusError", response=response(429, content=b'{"error": {"code": "insufficient_quota"}}')), C.quota),
-    (fake("requests.exceptions.HTTPError", "requests.exceptions.RequestException", response=FalsyResponse(429)), C.rate_limit),
+    (
+        fake("httpx.HTTPStatusError", response=response(429, content=b'{"error": {"code": "insufficient_quota"}}')),
+        C.quota,
+    ),
+    (
+        fake("requests.exceptions.HTTPError", "requests.exceptions.RequestException", response=FalsyResponse(429)),
+        C.rate_limit,
+    ),
     (fake("requests.exceptions.HTTPError", response=FalsyResponse(403)), C.auth),
     (fake("requests.exceptions.Timeout", "requests.exceptions.RequestException"), C.timeout),
     (fake("requests.exceptions.ConnectTimeout", "requests.exceptions.ConnectionError"), C.timeout),
     (fake("requests.exceptions.ConnectionError", "requests.exceptions.RequestException"), C.connection),
-    (fake("aiohttp.client_exceptions.ClientResponseError", "aiohttp.client_exceptions.ClientError", status=503), C.overloaded),
+    (
+        fake("aiohttp.client_exceptions.ClientResponseError", "aiohttp.client_exceptions.ClientError", status=503),
+        C.overloaded,
+    ),
     (urllib.error.HTTPError("http://x", 429, "no", Message(), None), C.rate_limit),
     (urllib.error.URLError("refused"), C.connection),
     # pydantic-ai
-    (fake("pydantic_ai.exceptions.ModelHTTPError", "pydantic_ai.exceptions.ModelAPIError", status_code=401, body=None), C.auth),
+    (
+        fake(
+            "pydantic_ai.exceptions.ModelHTTPError", "pydantic_ai.exceptions.ModelAPIError", status_code=401, body=None
+        ),
+        C.auth,
+    ),
     (fake("pydantic_ai.exceptions.ModelAPIError", "pydantic_ai.exceptions.AgentRunError"), C.connection),
     (fake("pydantic_ai.exceptions.UnexpectedModelBehavior", "pydantic_ai.exceptions.AgentRunError"), C.bad_output),
     # the standard library, and ours
@@ -159,7 +207,10 @@ TABLE = [
     (fake("billiard.exceptions.SoftTimeLimitExceeded"), C.time_limit),
     (fake("billiard.exceptions.TimeLimitExceeded"), C.time_limit),
     (fake("rq.timeouts.JobTimeoutException", "rq.timeouts.BaseTimeoutException"), C.time_limit),
-    (fake("dramatiq.middleware.time_limit.TimeLimitExceeded", "dramatiq.threading.Interrupt", base=BaseException), C.time_limit),
+    (
+        fake("dramatiq.middleware.time_limit.TimeLimitExceeded", "dramatiq.threading.Interrupt", base=BaseException),
+        C.time_limit,
+    ),
     (Lost(), C.lost),
     (TypeError(), C.unknown),
     (ValueError(), C.unknown),
@@ -219,18 +270,51 @@ HINTS = [
     (fake("pydantic_ai.exceptions.ModelHTTPError", status_code=429, body=None, headers={"retry-after": "9"}), 9),
     (fake("requests.exceptions.HTTPError", response=FalsyResponse(429, {"Retry-After": "11"})), 11),
     # buckets: only the exhausted ones count, and of those the last to be filled again
-    (limited({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s",
-              "x-ratelimit-remaining-tokens": "149", "x-ratelimit-reset-tokens": "9m"}), 360),
-    (limited({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "12ms",
-              "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1h2m3s"}), 3723),
+    (
+        limited(
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "6m0s",
+                "x-ratelimit-remaining-tokens": "149",
+                "x-ratelimit-reset-tokens": "9m",
+            }
+        ),
+        360,
+    ),
+    (
+        limited(
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "12ms",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "1h2m3s",
+            }
+        ),
+        3723,
+    ),
     (limited({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30"}), 30),
     (limited({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1700000060"}), None),
     (limited({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "6m0s"}), None),
     (limited({"retry-after": "1", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}), 1),
-    (anthropic_error("RateLimitError", 429, {
-        "anthropic-ratelimit-tokens-remaining": "0", "anthropic-ratelimit-tokens-reset": "2023-11-14T22:13:50Z",
-        "anthropic-ratelimit-requests-remaining": "9", "anthropic-ratelimit-requests-reset": "2023-11-14T23:13:50Z"}), 30),
-    (openai_error("InternalServerError", 500, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}), None),
+    (
+        anthropic_error(
+            "RateLimitError",
+            429,
+            {
+                "anthropic-ratelimit-tokens-remaining": "0",
+                "anthropic-ratelimit-tokens-reset": "2023-11-14T22:13:50Z",
+                "anthropic-ratelimit-requests-remaining": "9",
+                "anthropic-ratelimit-requests-reset": "2023-11-14T23:13:50Z",
+            },
+        ),
+        30,
+    ),
+    (
+        openai_error(
+            "InternalServerError", 500, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}
+        ),
+        None,
+    ),
     (openai_error("InternalServerError", 503, {"retry-after": "4"}), 4),
 ]
 
@@ -273,8 +357,12 @@ def test_the_context_says_nothing() -> None:
         assert classify(exc).category is Category.unknown
 
 
-@pytest.mark.parametrize("hard", [openai_error("AuthenticationError", 401), openai_error("RateLimitError", 429, code="insufficient_quota")])
-@pytest.mark.parametrize("wrapper", ["openai.APIConnectionError", "openai.RateLimitError", "builtins.TimeoutError", "myapp.Any"])
+@pytest.mark.parametrize(
+    "hard", [openai_error("AuthenticationError", 401), openai_error("RateLimitError", 429, code="insufficient_quota")]
+)
+@pytest.mark.parametrize(
+    "wrapper", ["openai.APIConnectionError", "openai.RateLimitError", "builtins.TimeoutError", "myapp.Any"]
+)
 def test_no_wrapper_softens_auth_or_quota(hard: BaseException, wrapper: str) -> None:
     assert classify(fake(wrapper, cause=hard)).category is classify(hard).category
 
@@ -386,7 +474,17 @@ def test_bodies_of_any_shape_are_survived() -> None:
     deep: object = {"code": "insufficient_quota"}
     for _ in range(5000):
         deep = [deep]
-    for body in (endless, deep, b"\xff{", "{not json", "[" * 60000, "9" * 5000, [None, 7, "x"], {"error": "text"}, object()):
+    for body in (
+        endless,
+        deep,
+        b"\xff{",
+        "{not json",
+        "[" * 60000,
+        "9" * 5000,
+        [None, 7, "x"],
+        {"error": "text"},
+        object(),
+    ):
         assert classify(openai_error("RateLimitError", 429, body=body)).category is Category.rate_limit
 
 

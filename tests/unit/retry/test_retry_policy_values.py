@@ -8,9 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from retry_fakes import bedrock_error, openai_error
+
 from queuekit.errors import ConfigError
 from queuekit.retry import (
     Backoff,
+    Category,
     ErrorInfo,
     Fail,
     Retry,
@@ -21,7 +24,6 @@ from queuekit.retry import (
     describe_error,
     uniform,
 )
-from retry_fakes import bedrock_error, openai_error
 
 # ---- RetryState -----------------------------------------------------------------------------------------------------
 
@@ -47,7 +49,10 @@ def test_a_state_survives_json(state: RetryState) -> None:
     assert " " not in state.to_json()
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"a":0,"c":{},"f":null}', '{"a":1,"c":{"x":-1},"f":null}', '{"a":1,"c":{},"f":"x"}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", '{"a":0,"c":{},"f":null}', '{"a":1,"c":{"x":-1},"f":null}', '{"a":1,"c":{},"f":"x"}'],
+)
 def test_what_is_no_state_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         RetryState.from_json(text)
@@ -60,7 +65,10 @@ def test_the_preset() -> None:
     policy = RetryPolicy.for_llm()
     waits = {row.rule: (row.action, [low for low, _ in row.waits], row.max_attempts) for row in policy.preview().rows}
     assert waits == {
-        **{name: ("fail", [], None) for name in ("auth", "quota", "bad_request", "context_length", "content_filter", "not_found")},
+        **{
+            name: ("fail", [], None)
+            for name in ("auth", "quota", "bad_request", "context_length", "content_filter", "not_found")
+        },
         "rate_limit": ("retry", [30, 60, 120, 240, 480, 960, 1800], 8),
         "overloaded": ("retry", [15, 30, 60, 120, 240, 480, 600], 8),
         "timeout": ("retry", [10, 20, 40, 80], 5),
@@ -166,7 +174,13 @@ def test_a_function_cannot_be_written_down() -> None:
 
 
 def test_settings_may_name_the_preset() -> None:
-    data = {"preset": "llm", "max_attempts": 4, "rate_limit": {"base": 1}, "timeout": {"action": "fail"}, "server": "fail"}
+    data = {
+        "preset": "llm",
+        "max_attempts": 4,
+        "rate_limit": {"base": 1},
+        "timeout": {"action": "fail"},
+        "server": "fail",
+    }
     policy = RetryPolicy.from_dict(data)
     assert policy == RetryPolicy.for_llm(
         max_attempts=4, rate_limit=Backoff(1), timeout=RetryRule("category:timeout", action="fail"), server="fail"
@@ -209,15 +223,15 @@ def test_a_preview_reads_like_a_table() -> None:
         max_elapsed=3600,
     )
     assert str(policy.preview()).splitlines() == [
-        "rule        matches                 waits                                         ends the job",
-        "----------  ----------------------  --------------------------------------------  ----------------------",
+        "rule        matches                 waits                                           ends the job",
+        "----------  ----------------------  ----------------------------------------------  ----------------------",
         "rate_limit  category:rate_limit     30 s to 37.5 s, 60 s to 75 s, 2 min to 2.5 min  failure 4 of this kind",
-        "server+Odd  category:server, *.Odd  5 s to 6.25 s each time                       -",
-        "auth        category:auth           none                                          at once",
+        "server+Odd  category:server, *.Odd  5 s to 6.25 s each time                         -",
+        "auth        category:auth           none                                            at once",
         "",
         "6 attempts in all, the first run included, within 60 min of the first failure.",
         "Anything else fails at once; a crashed attempt without a rule runs again at once.",
-    ] or str(policy.preview()).count("\n") == 7
+    ]
 
 
 # ---- lowering -------------------------------------------------------------------------------------------------------
@@ -266,7 +280,9 @@ def test_lowered_to_dramatiq() -> None:
 
 
 @pytest.mark.parametrize("engine", ["celery", "rq", "dramatiq"])
-@pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy([RetryRule("*", Backoff.fixed(3))], on_lost="fail"), *POLICIES])
+@pytest.mark.parametrize(
+    "policy", [RetryPolicy(), RetryPolicy([RetryRule("*", Backoff.fixed(3))], on_lost="fail"), *POLICIES]
+)
 def test_every_policy_can_be_lowered(engine: str, policy: RetryPolicy) -> None:
     lowered = policy.lower(engine)
     assert lowered.engine == engine
@@ -284,7 +300,7 @@ def test_an_unknown_engine_is_refused() -> None:
 
 
 def test_chance_is_the_same_everywhere() -> None:
-    assert uniform("s", "job-1", 1) == 0.3
+    assert uniform("s", "job-1", 1) == 0.24760041090312035  # pinned: jobs under way hold delays made from it
     assert uniform(7, "job-1", 1) == uniform("7", "job-1", 1)
 
 
@@ -344,4 +360,4 @@ def test_decisions_are_values() -> None:
     state = RetryState()
     policy = RetryPolicy([RetryRule("*")])
     assert policy.decide(ValueError(), state, now=1.0, u=0.5) == policy.decide(ValueError(), state, now=1.0, u=0.5)
-    assert hash(Fail("r", None, __import__("queuekit.retry").retry.Category.unknown))
+    assert hash(Fail("r", None, Category.unknown)) == hash(Fail("r", None, Category.unknown))

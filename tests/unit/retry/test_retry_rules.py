@@ -4,9 +4,10 @@ import pickle
 from typing import Any
 
 import pytest
+from retry_fakes import fake, fake_class, litellm_error, openai_error, response
+
 from queuekit.errors import ConfigError
 from queuekit.retry import Backoff, DoNotRetry, Fail, Lost, Retry, RetryPolicy, RetryRule, RetryState, TimeLimit
-from retry_fakes import fake, fake_class, litellm_error, openai_error, response
 
 
 def matches(on: Any, exc: BaseException) -> bool:
@@ -77,7 +78,10 @@ def test_a_rule_for_rate_limits_does_not_mean_a_spent_quota(on: str) -> None:
     assert matches(Exception, quota)
 
 
-@pytest.mark.parametrize(("on", "expected"), [("category:lost", True), (Lost, True), (Exception, False), ("*", False), (lambda e: True, False)])
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [("category:lost", True), (Lost, True), (Exception, False), ("*", False), (lambda e: True, False)],
+)
 def test_only_a_rule_that_names_a_crash_takes_it(on: Any, expected: bool) -> None:
     policy = RetryPolicy([RetryRule(on, Backoff.fixed(7))], max_attempts=9)
     decision = policy.decide(Lost(), RetryState(), now=0.0, u=0.0)
@@ -178,4 +182,6 @@ def test_it_is_a_value_that_can_be_pickled() -> None:
     policy = RetryPolicy([rule], default=RetryRule("*"))
     copy = pickle.loads(pickle.dumps(policy))
     assert copy == policy
-    assert copy.decide(KeyError(), RetryState(), now=0.0, u=0.0) == policy.decide(KeyError(), RetryState(), now=0.0, u=0.0)
+    assert copy.decide(KeyError(), RetryState(), now=0.0, u=0.0) == policy.decide(
+        KeyError(), RetryState(), now=0.0, u=0.0
+    )
