@@ -531,23 +531,21 @@ def _state(text: str) -> RetryState:
 
 
 def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: float, u: float) -> IfEnded:
-    match policy.decide(error, state, now=now, u=u):
-        case Retry(delay=delay, reason=reason, category=category, state=after):
-            outcome, kept = "lost" if category is Category.lost else "retried", after.to_json()
-        case Fail(reason=reason, category=category):
-            outcome, kept, delay = "lost" if category is Category.lost else "failed", "", None
-        case Pass():
-            raise AssertionError("a policy never passes on these")
+    decision = policy.decide(error, state, now=now, u=u)
+    assert not isinstance(decision, Pass), "a policy never passes on these"
+    again = isinstance(decision, Retry)
+    delay, after = (decision.delay, decision.state.to_json()) if isinstance(decision, Retry) else (None, "")
+    lost = decision.category is Category.lost
     said = describe_error(error)
     end = write_end(
-        outcome,
+        "lost" if lost else "retried" if again else "failed",
         error_type=said.error_type,
         error_message=said.message,
-        category=category.value,
-        reason=reason,
+        category=decision.category.value,
+        reason=decision.reason,
         delay=delay,
     )
-    return IfEnded(delay=delay, state=kept, end=end, reason=reason)
+    return IfEnded(delay=delay, state=after, end=end, reason=decision.reason)
 
 
 # ---- cancels -------------------------------------------------------------------------------------------------------------

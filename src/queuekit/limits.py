@@ -190,7 +190,9 @@ def _by_thread(limits: Limits) -> Iterator[None]:
 
     def watch() -> None:
         started = time.monotonic()
-        moments = [(limits.soft, SoftTimeout)] if limits.soft is not None else []
+        moments: list[tuple[float, type[BaseException]]] = []
+        if limits.soft is not None:
+            moments.append((limits.soft, SoftTimeout))
         if limits.hard is not None and (limits.soft is None or limits.soft < limits.hard):
             moments.append((limits.hard, HardLimit))
         for at, error in moments:

@@ -130,7 +130,7 @@ class Doorbell:
         id, task, pseq, epoch, route = (header.get(name) for name in ("id", "task", "pseq", "epoch", "route"))
         if not isinstance(id, str) or not ID_PATTERN.match(id):
             raise InvalidMessage(f"job id {str(id)[:80]!r} is not a valid id")
-        if type(pseq) is not int or not all(isinstance(text, str) for text in (task, epoch, route)):
+        if type(pseq) is not int or not (isinstance(task, str) and isinstance(epoch, str) and isinstance(route, str)):
             raise InvalidMessage("pseq must be an integer; task, epoch and route must be strings")
         timeout = header.get("timeout")
         if timeout is not None and (type(timeout) not in {int, float} or not timeout > 0):

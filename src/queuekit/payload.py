@@ -637,7 +637,6 @@ def _globals(fn: Any) -> dict[str, Any]:
     fn = inspect.unwrap(fn)
     while hasattr(fn, "func"):  # functools.partial
         fn = inspect.unwrap(fn.func)
-    fn = getattr(fn, "__func__", fn)
     if not hasattr(fn, "__globals__"):  # an object with __call__
         fn = type(fn).__call__
     found: dict[str, Any] = getattr(fn, "__globals__", {})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from functools import cache
 
-__all__ = ["is_alive", "process_name", "start_time"]
+__all__ = ["die_with_parent", "is_alive", "process_name", "start_time"]
 
 
 def start_time(pid: int) -> str | None:
@@ -49,3 +50,16 @@ def is_alive(name: str) -> bool:
     pid, _, started = name.partition(":")
     now = start_time(int(pid))
     return now is not None and (not started or not now or now == started)
+
+
+def die_with_parent(parent: int, signal: int) -> None:
+    """Have the kernel send this process the signal when its parent dies. `parent` is the pid that forked it.
+
+    Linux only (PR_SET_PDEATHSIG). Call it right after a fork that the parent's main thread made: the kernel means the
+    thread, not the process.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(1, signal)
+    if os.getppid() != parent:  # it died before we could ask
+        os.kill(os.getpid(), signal)

@@ -70,6 +70,13 @@ class Worker:
         self._pipe: int | None = None
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
+        self._find = find
+
+    def another(self) -> Worker:
+        """The same for a process of its own: another name, one job at a time."""
+        return Worker(
+            self.store, self.settings, self.tasks, find=self._find, queues=self.queues, concurrency=1, pool=self.pool
+        )
 
     # ---- the lease -------------------------------------------------------------------------------------------------------
 

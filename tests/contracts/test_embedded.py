@@ -198,6 +198,16 @@ class TestTheServer:
             assert password not in (folder / "server.log").read_bytes()
             assert password.decode() not in repr(server)
 
+    def test_nor_was_it_before_the_server_gave_itself_a_title(self, folder: Path, tmp_path: Path) -> None:
+        program = tmp_path / "server"
+        seen = tmp_path / "seen"
+        program.write_text(f'#!/bin/sh\n(echo "$0" "$@"; env) >> "{seen}"\nexec "{find_binary()}" "$@"\n')
+        program.chmod(0o700)
+        with start(folder, binary=program) as server:
+            assert f"{program} -\n" in seen.read_text()
+            assert record(folder)["password"] in server.url
+            assert record(folder)["password"] not in seen.read_text()
+
     def test_git_is_told_to_look_away(self, folder: Path) -> None:
         start(folder).close()
         assert (folder / ".gitignore").read_text() == "*\n"
@@ -332,12 +342,55 @@ say(code=code)
         assert found is not None
         assert found.pid == said["pid"]
 
+    def test_a_forked_child_does_not_hold_the_pipe(self, folder: Path, another: Callable[..., Process]) -> None:
+        code = """
+kept = server._guard._orders
+child = os.fork()
+if not child:
+    try:
+        os.fstat(kept)
+    except OSError:
+        os._exit(7)
+    os._exit(1)
+say(code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+        assert another(folder, code).said()["code"] == 7
+
+    @linux_only
+    def test_killed_with_a_child_that_was_forked_behind_pythons_back(
+        self, folder: Path, another: Callable[..., Process]
+    ) -> None:
+        """Such a child holds the pipe's other end, and a copy of the server that thinks itself the owner's."""
+        code = """
+import ctypes
+read, write = os.pipe()
+child = ctypes.CDLL(None).fork()
+if not child:
+    server.close()
+    os.write(write, b"closed")
+    signal.pause()
+os.read(read, 6)
+say(child=child)
+"""
+        owner = another(folder, code)
+        said = owner.said()
+        try:
+            found = attach(folder)
+            assert found is not None
+            assert found.pid == said["pid"]
+            owner.kill()
+            until(lambda: gone(said["pid"]), "the server is gone")
+            assert not gone(said["child"])
+        finally:
+            os.kill(said["child"], signal.SIGKILL)
+
     def test_ctrl_c_is_the_owners_affair(self, folder: Path, another: Callable[..., Process]) -> None:
         """The signal goes to the whole process group; the owner decides what it means, here: nothing."""
         owner = another(folder, "signal.signal(signal.SIGINT, lambda *_: say(interrupted=True))\nsay()")
         said = owner.said()
         os.killpg(owner.popen.pid, signal.SIGINT)
         assert owner.said()["interrupted"]
+        assert os.getpgid(said["pid"]) != owner.popen.pid
         server = attach(folder)
         assert server is not None
         assert server.pid == said["pid"]

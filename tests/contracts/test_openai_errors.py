@@ -23,7 +23,7 @@ def raised_by(answer: Callable[[Any], Any]) -> BaseException:
     transport = httpx.MockTransport(answer)
     with httpx.Client(transport=transport) as http:
         client = openai.OpenAI(api_key="k", base_url="http://model.invalid/v1", max_retries=0, http_client=http)
-        with pytest.raises(Exception) as caught:  # noqa: PT011
+        with pytest.raises(Exception) as caught:
             client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
     return caught.value
 

@@ -343,6 +343,10 @@ def test_what_json_has_no_number_for_is_refused_and_never_becomes_null(value: fl
     for annotation in (float, float | None, Annotated[float, Field(allow_inf_nan=True)], Any):
         refusal(annotation, value)
     assert "JSON does not have" in refusal(dict[str, Any], {"a": [value]})
+    assert "JSON does not have" in refusal(Any, {"a": [value]})
+    for annotation in (float, Any, dict[str, Any]):
+        with pytest.raises(PayloadError):
+            codec(annotation).decode_arguments([value], {})
     assert "at .score" in refusal(Page, Page(number=1, score=value))
     refusal(list[Point], [Point(1, value)])
     refusal(dict[float, int], {value: 1})
@@ -462,6 +466,28 @@ def test_what_a_serializer_masks_drops_or_changes_is_refused() -> None:
     assert "at .dropped" in refusal(Excluding, Excluding(kept=1, dropped=2))
     refusal(Annotated[int, PlainSerializer(lambda value: value + 1)], 1)
     refusal(Annotated[int, PlainSerializer(lambda value: str(value))], 1)
+    refusal(Annotated[Decimal, PlainSerializer(lambda value: str(value.normalize()))], Decimal("1.00"))
+
+
+def test_a_collection_that_loses_gains_or_exchanges_items_is_refused() -> None:
+    def fewer(annotation: Any) -> Any:
+        return Annotated[annotation, PlainSerializer(lambda value: list(value)[1:])]
+
+    def more(annotation: Any) -> Any:
+        return Annotated[annotation, PlainSerializer(lambda value: [*value, 9])]
+
+    for annotation, value in [
+        (list[int], [1]),
+        (list[int], [1, 1]),
+        (tuple[int, ...], (1,)),
+        (set[int], {1}),
+        (deque[int], deque([1])),
+    ]:
+        refusal(fewer(annotation), value)
+        refusal(more(annotation), value)
+    refusal(Annotated[set[int], PlainSerializer(lambda value: [item + 1 for item in value])], {1})
+    refusal(Annotated[dict[str, int], PlainSerializer(lambda value: {**value, "more": 1})], {"a": 1})
+    refusal(Annotated[dict[str, int], PlainSerializer(lambda value: {})], {"a": 1})
 
 
 def test_what_a_declared_constraint_changes_is_wanted() -> None:
@@ -500,6 +526,37 @@ def test_aliases_computed_fields_and_forbidden_extras_travel() -> None:
 
     value = Aliased(inSize=3)  # type: ignore[call-arg]
     assert there_and_back(Aliased, value) == value
+
+
+def test_bytes_in_models_whose_fields_are_named_like_parts_of_a_schema() -> None:
+    class Schema(BaseModel):
+        default: Page
+        metadata: Page
+        config: dict[str, Any] = {"type": "model", "config": {}}
+        type: str = "model"
+
+    value = Schema(default=Page(number=1, raw=b"\xff"), metadata=Page(number=2, raw=b"\xfe"))
+    assert there_and_back(Schema, value) == value
+    page = {"number": 1}
+    assert codec(Schema).decode_arguments([{"default": page, "metadata": page}], {})[0][0].config == {
+        "type": "model",
+        "config": {},
+    }
+
+
+def test_a_model_that_says_how_its_bytes_travel_is_heard() -> None:
+    class Hex(BaseModel):
+        model_config = ConfigDict(ser_json_bytes="hex", val_json_bytes="hex")
+        raw: bytes
+
+    assert codec(Hex).encode_result(Hex(raw=b"\xff")) == '{"raw":"ff"}'
+    assert there_and_back(Hex, Hex(raw=b"\xff")) == Hex(raw=b"\xff")
+
+
+def test_without_the_switch_for_bytes_in_models_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queuekit.payload._with_base64_models", lambda schema: None)  # as with an older pydantic
+    assert "val_json_bytes to 'base64'" in refusal(Page, Page(number=1, raw=b"\xff"))
+    assert there_and_back(Page, Page(number=1, raw="é".encode())) == Page(number=1, raw="é".encode())
 
 
 def test_extras_and_private_attributes_of_a_model() -> None:
@@ -633,6 +690,10 @@ def call(a: int, b: Path = Path("x"), /, c: date = date(2026, 1, 1), *rest: UUID
 def simple(text: str, times: int = 1, *, loud: bool = False) -> None: ...
 
 
+def identity(page: Page) -> Page:
+    return page
+
+
 def test_positional_arguments_stay_positional_and_defaults_are_not_filled_in() -> None:
     subject = Codec(call, task="m.call")
     sent = subject.encode_arguments((1,), {"d": b"\xff"})
@@ -742,6 +803,7 @@ def test_partial_callable_objects_wrapped_and_bound_functions() -> None:
         (Codec(Caller(), task="m.c"), [page]),
         (Codec(Caller().method, task="m.c"), page),
         (Codec(functools.partial(Caller().method), task="m.c"), page),
+        (Codec(functools.lru_cache(identity), task="m.c"), page),
     ]:
         sent = subject.encode_arguments((argument,), {})
         assert subject.decode_arguments(sent.args, sent.kwargs) == ((argument,), {})

@@ -74,8 +74,11 @@ class MemoryAdapter:
             self.settings,
             find=find,
             worker=lambda: "memory",
-            renew=lambda: self.store.beat("memory", start=True) and None,
+            renew=self._renew,
         )
+
+    def _renew(self) -> None:
+        self.store.beat("memory", start=True)
 
     # ---- the Adapter protocol ----------------------------------------------------------------------------------------
 

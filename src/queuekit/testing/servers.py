@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from os import kill
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +26,16 @@ __all__ = ["RedisServer", "find_server"]
 
 START_TIMEOUT = 10.0
 
-# The first line of input names the signal; the end of input is one too.
-GUARD = '"$@" </dev/null >server.log 2>&1 & pid=$!; echo $pid; read -r how; kill -s "${how:-KILL}" $pid; wait $pid'
+# The first line of input names the signal; the end of input is one too. It ends when the server does.
+GUARD = """
+exec 3<&0
+"$@" 3<&- </dev/null >server.log 2>&1 &
+server=$!
+{ read -r how; kill -s "${how:-KILL}" $server; } <&3 &
+echo $server
+wait $server
+kill $!
+"""
 
 
 def find_server(kind: str) -> Path:
@@ -69,7 +78,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Returns when the server answers. Raises RuntimeError with its log when it does not within 10 s."""
+        """Returns when the server answers. Raises RuntimeError with its log when it ends, or does not within 10 s."""
         if self._guard is not None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +92,7 @@ class RedisServer:
             cwd=self._folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,  # Ctrl-C is for the tests
         )
@@ -90,7 +100,7 @@ class RedisServer:
         self.pid = int(self._guard.stdout.readline())
         until = time.monotonic() + START_TIMEOUT
         while not _answers(self.port):
-            if time.monotonic() > until:
+            if self._guard.poll() is not None or time.monotonic() > until:
                 self.kill()
                 log = (self._folder / "server.log").read_text("utf-8", "replace")
                 raise RuntimeError(f"{self._binary} does not answer on port {self.port}:\n{log[-2000:]}")
@@ -125,9 +135,12 @@ class RedisServer:
             return
         assert self._guard.stdin is not None
         assert self._guard.stdout is not None
-        self._guard.stdin.write(f"{how}\n")
-        self._guard.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended by itself
+            self._guard.stdin.write(f"{how}\n")
+            self._guard.stdin.flush()
         self._guard.wait()
+        with suppress(BrokenPipeError):
+            self._guard.stdin.close()
         self._guard.stdout.close()
         self._guard = None
         self.pid = 0

@@ -20,21 +20,21 @@ def page() -> str:
 
 
 def test_every_block_of_the_page_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 5
     names: dict[str, object] = {"__name__": "retries"}
     for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), names)
-    shown = re.search(r"^```text\n(.*?)^```", page, re.M | re.S)
+        exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102
+    shown = re.search(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert shown is not None
     assert capsys.readouterr().out.startswith(shown[1])
 
 
 def test_the_first_example_is_the_article_s(page: str) -> None:
     names: dict[str, object] = {}
-    first = re.search(r"^```python\n(.*?)^```", page, re.M | re.S)
+    first = re.search(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert first is not None
-    exec(first[1], names)
+    exec(first[1], names)  # noqa: S102
     assert names["policy"] == RetryPolicy(
         [
             RetryRule("category:rate_limit", Backoff(30, factor=2)),

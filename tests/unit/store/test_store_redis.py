@@ -6,10 +6,12 @@ import os
 import re
 import socket
 import sys
+import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from conftest import binary_of
 from store_world import AGAIN, BACK, BAD, LEASE, OK, R, World, plan
 
@@ -21,10 +23,9 @@ from queuekit.store.redis import RedisStore
 from queuekit.testing.servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-READS = {"get", "result", "routes", "dead", "now", "epoch", "close", "quarantined", "cancel_requested"}
+READS = {"get", "status", "result", "routes", "dead", "now", "epoch", "close", "quarantined", "cancel_requested"}
 JOB = NewJob(id="j", message="{}", digest="d", route=R, token="t", result_ttl=60.0)
 
 
@@ -271,7 +272,7 @@ def every_operation(world: World) -> None:
     world.new("later", delay=5)
     world.new("stale", expires_in=1.0)
     for id in ("done", "again", "bad", "back", "off", "lost", "left", "limit", "asked"):
-        worker = {"lost": "gone", "left": "gone too"}.get(id, "w")
+        worker = {"lost": "gone", "left": "leaving"}.get(id, "w")
         world.run(id, f"t-{id}", worker=worker, timeout=2.0 if id == "limit" else None)
         world.claim(id, f"u-{id}")
     store.published(R, [("late", 10), ("old", 11)])
@@ -283,7 +284,7 @@ def every_operation(world: World) -> None:
     assert store.cancel("late", "why") == "cancelled"
     assert store.cancelled("asked", "t-asked", OK, "why")
     assert store.beat("w", dead=["nobody"]).alive
-    assert store.leave("gone too") == 1
+    assert store.leave("leaving") == 1
     store.mark(R, 0)
     assert world.tick(5, beat=["w"]) == [("limit", "time_limit")]
     assert isinstance(world.claim("nobody", epoch="another"), StoreLost)
@@ -437,12 +438,18 @@ def test_no_key_is_left_behind_by_a_job_whose_time_is_over(redis_world: World, e
         assert world.raw.zrange(f"{world.prefix}dead", 0, -1) == ["k"]
 
 
-@pytest.fixture(params=["redis:valkey", "redis:redis"])
-def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
-    """One node of a cluster, with all slots: a step that touches two slots is refused."""
+def test_every_operation_stays_in_one_slot_of_a_cluster(tmp_path: Path) -> None:
     options = ["--cluster-enabled", "yes", "--cluster-port", "0"]
-    with RedisServer(binary_of(request.param), tmp_path / "data", options=options) as server:
-        yield server
+    with (
+        RedisServer(binary_of("redis:valkey"), tmp_path / "data", options=options) as server,
+        World("redis", server) as world,
+    ):
+        world.raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while "cluster_state:ok" not in world.raw.execute_command("CLUSTER", "INFO"):  # after 2 s of its own
+            time.sleep(0.02)
+        with pytest.raises(redis.RedisError):  # this server minds
+            world.raw.eval("redis.call('GET', 'a') redis.call('GET', 'b')", 0)
+        every_operation(world)
 
 
 # ---- forks ---------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from queuekit.adapters import BrokerAway, Capabilities, Pool
@@ -113,9 +114,9 @@ class RqAdapter:
         except redis.RedisError as error:
             raise BrokerAway(f"the broker did not take the jobs: {error}") from error
 
-    def _job(self, publication: Publication, client: redis.Redis) -> DoorbellJob:
+    def _job(self, publication: Publication, client: redis.Redis) -> Job:
         message = publication.message
-        return DoorbellJob.create(
+        return Job.create(
             message.task,
             args=["(private)"] if message.private else message.args,
             kwargs={} if message.private else message.kwargs,

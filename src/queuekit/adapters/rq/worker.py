@@ -5,11 +5,9 @@ Pinned by tests/contracts/test_rq.py: the hooks that are overridden, and what RQ
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
-import sys
 import time
 import traceback
 from contextlib import contextmanager
@@ -19,16 +17,16 @@ import redis
 from rq import Queue, SimpleWorker
 from rq import Worker as ForkingWorker
 from rq.job import JobStatus
-from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import BaseWorker
 
-from queuekit.adapters.rq import BACKSTOP, NATIVE_TTL, queue_name
+from queuekit.adapters.rq import NATIVE_TTL, queue_name
 from queuekit.adapters.rq.job import DoorbellJob
 from queuekit.errors import ConfigError
 from queuekit.execution import Dropped, Ended, Failed, Held, Released, Retried, Succeeded
 from queuekit.message import BUCKETS, InvalidMessage
+from queuekit.processes import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,11 +51,13 @@ class DoorbellQueue(Queue):
     worker: Worker  # set by run(): RQ makes queues by class
 
     @classmethod
-    def dequeue_any(cls, queues: Any, timeout: int | None, connection: redis.Redis, **options: Any) -> Any:
+    def dequeue_any(  # type: ignore[override]  # our worker alone calls it, by these names
+        cls, queues: Any, timeout: int | None, connection: redis.Redis, **options: Any
+    ) -> Any:
         """RQ's own stops the worker for a name that is no UTF-8, a hash that it cannot read, or an unknown status."""
         found = {queue.key.encode(): queue for queue in queues}
         while True:
-            popped = connection.blpop(list(found), timeout or 1)
+            popped: Any = connection.blpop(list(found), timeout or 1)
             if popped is None:
                 if timeout is None:
                     return None
@@ -73,7 +73,8 @@ class DoorbellQueue(Queue):
     def _open(cls, raw: bytes, connection: redis.Redis) -> DoorbellJob | None:
         said = raw.decode("utf-8", "backslashreplace")
         try:
-            job = DoorbellJob.fetch(raw.decode(), connection=connection, serializer=JSONSerializer)
+            job = DoorbellJob(raw.decode(), connection=connection, serializer=JSONSerializer)
+            job.refresh()
             job.delivery()
         except redis.RedisError:
             raise
@@ -139,9 +140,6 @@ class _Hooks(BaseWorker):
     def _fail(self, job: Any, queue: Queue, execution: Execution, text: str) -> None:
         job.ended_at = job.ended_at or now()
         self.handle_job_failure(job, queue, exc_string=text, execution=execution)
-        # RQ gives the results of a failed job no time to live.
-        self.connection.expire(Result.get_key(job.id), NATIVE_TTL)
-        self.connection.expire(job.key, NATIVE_TTL)
 
     def _forget(self, job: Any, execution: Execution) -> None:
         with self.connection.pipeline() as pipe:
@@ -163,7 +161,7 @@ class _Hooks(BaseWorker):
 
     def run_maintenance_tasks(self) -> None:
         with _best_effort():
-            super().run_maintenance_tasks()
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def request_stop(self, signum: int, frame: Any) -> None:
         if self.qk.stopping.is_set():
@@ -218,10 +216,8 @@ class HorseWorker(_Hooks, ForkingWorker):
     # ---- in the horse ------------------------------------------------------------------------------------------------
 
     def setup_work_horse_signals(self) -> None:
-        if sys.platform == "linux":  # an orphan would go on, and write
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-            if os.getppid() == 1 and self.pid != 1:
-                os._exit(1)
+        assert self.pid is not None
+        die_with_parent(self.pid, signal.SIGKILL)  # an orphan would go on, and write
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._stop_horse)
 
@@ -265,14 +261,18 @@ def _best_effort() -> Iterator[None]:
 
 def run(adapter: RqAdapter, worker: Worker) -> int:
     """Run RQ's worker in this process until it is told to stop."""
-    pools = {"worker": HorseWorker, "simple": OneProcessWorker}
+    pools: dict[str, type[HorseWorker | OneProcessWorker]] = {"worker": HorseWorker, "simple": OneProcessWorker}
     kind = pools.get(worker.pool or "worker")
     if kind is None:
         raise ConfigError(f"pool={worker.pool!r}: RQ has the pools {', '.join(pools)}")
-    if worker.concurrency not in {None, 1}:
+    if worker.concurrency is not None and worker.concurrency > 1:
         from queuekit.adapters.rq.processes import run_many
 
-        return run_many(adapter, worker)
+        return run_many(lambda one: _run_one(adapter, one, kind), worker, worker.concurrency)
+    return _run_one(adapter, worker, kind)
+
+
+def _run_one(adapter: RqAdapter, worker: Worker, kind: type[HorseWorker | OneProcessWorker]) -> int:
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     DoorbellQueue.worker = worker
     namespace = adapter.settings.namespace
@@ -302,6 +302,3 @@ def run(adapter: RqAdapter, worker: Worker) -> int:
         # RQ's worker leaves for a broker's outage; this process does not.
         worker.stopping.wait(0 if worker.stopping.is_set() else 1.0)
     return 0
-
-
-_ = BACKSTOP  # job.timeout carries it

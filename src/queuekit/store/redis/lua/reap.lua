@@ -23,7 +23,6 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', int(
   for _, id in ipairs(settle_all(worker)) do out[#out + 1] = {id, 'lost'} end
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', int(NOW), 'LIMIT', 0, A(1))) do
-  settle(id, 'limit')
-  out[#out + 1] = {id, 'time_limit'}
+  if settle(id, 'limit') then out[#out + 1] = {id, 'time_limit'} end
 end
 return out

@@ -1,0 +1,140 @@
+"""Dramatiq on Redis.
+
+Dramatiq carries the doorbells and runs the threads; of its middleware none that decides about a job is there. Which of
+its behaviours this leans on is pinned by tests/contracts/test_dramatiq.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import dramatiq
+
+from queuekit.adapters import Capabilities, Pool
+from queuekit.adapters.dramatiq.broker import Broker, base_queue, level_queue
+from queuekit.errors import ConfigError
+from queuekit.message import HEADER, bucket, split_route
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from queuekit.message import Publication
+    from queuekit.settings import Settings
+    from queuekit.task import Task
+    from queuekit.worker import Worker
+
+__all__ = ["DramatiqAdapter"]
+
+BACKSTOP: Final = 5.0  # seconds after our own hard limit at which the engine's would strike
+PRIVATE: Final = "(private)"
+
+
+class DramatiqAdapter:
+    """Jobs as Dramatiq messages; see queuekit.adapters.Adapter.
+
+    `native` is the user's own broker: its middleware sees our messages too, but for those of Dramatiq's that would
+    retry, limit or drop them. Messages travel by the setting broker_url all the same, since a steward has no other.
+    """
+
+    name: ClassVar[str] = "dramatiq"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        pools=(Pool("threads", processes=False, interrupts_sync=False, shared_loop=True, concurrent=True),),
+        default_pool="threads",
+        gaps={
+            "C8": "threads: a synchronous function is stopped between two bytecodes, not inside a blocking call; the "
+            "record ends its attempt all the same, and the thread's later writes are rejected"
+        },
+    )
+
+    def __init__(self, settings: Settings, *, native: Any = None) -> None:
+        if native is not None and not isinstance(native, dramatiq.Broker):
+            raise ConfigError(f"App(dramatiq={native!r}): give a dramatiq.Broker")
+        if settings.broker_url is not None and settings.broker_url.startswith(("amqp://", "amqps://")):
+            raise ConfigError("backend dramatiq runs on Redis so far: set broker_url=redis://HOST:PORT/DB")
+        self.settings = settings
+        self._user_broker: dramatiq.Broker | None = native
+        self._broker: Broker | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def broker(self) -> Broker:
+        """The broker that publishes and that the actors are bound to. A worker makes one of its own to consume."""
+        with self._lock:
+            if self._broker is None:
+                # Connecting, its greeting, sending and the answer: together they stay within enqueue_timeout.
+                timeout = self.settings.enqueue_timeout * 0.24
+                self._broker = Broker(self.settings, timeout=timeout, user_broker=self._user_broker)
+            return self._broker
+
+    # ---- publishing --------------------------------------------------------------------------------------------------
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        self.broker.send([(self._queue(one.message.route), self._compile(one)) for one in publications])
+
+    def depth(self, route: str) -> int | None:
+        return self.broker.waiting(self._queue(route))
+
+    def _queue(self, route: str) -> str:
+        _, queue, level = split_route(route)
+        return level_queue(base_queue(self.settings, queue), level)
+
+    def _compile(self, publication: Publication) -> dramatiq.Message[Any]:
+        message = publication.message
+        options: dict[str, Any] = {HEADER: publication.header(), "max_retries": 0}
+        if message.timeout is not None:
+            options["time_limit"] = _milliseconds(message.timeout)
+        return dramatiq.Message(
+            queue_name=self._queue(message.route),
+            actor_name=message.task,
+            args=(PRIVATE,) if message.private else tuple(message.args),
+            kwargs={} if message.private else message.kwargs,
+            options=options,
+            message_id=publication.native_id,
+        )
+
+    # ---- the native task ---------------------------------------------------------------------------------------------
+
+    def native(self, task: Task[..., Any, Any]) -> Any:
+        """The task's actor. It can be called; to send it is for enqueue(), since a message needs a record."""
+        with self._lock:
+            actor = self.broker.actors.get(task.name)
+            if actor is None:
+                options = {} if task.timeout is None else {"time_limit": _milliseconds(task.timeout)}
+                actor = _Actor(
+                    task.fn,
+                    broker=self.broker,
+                    actor_name=task.name,
+                    queue_name=level_queue(base_queue(self.settings, task.queue), bucket(task.priority)),
+                    priority=-bucket(task.priority),  # Dramatiq: lower is sooner
+                    options={"max_retries": 0, **options},
+                )
+            return actor
+
+    # ---- working -----------------------------------------------------------------------------------------------------
+
+    def run_worker(self, worker: Worker) -> int:
+        from queuekit.adapters.dramatiq.worker import run
+
+        pools = [pool.name for pool in self.capabilities.pools]
+        if worker.pool is not None and worker.pool not in pools:
+            raise ConfigError(f"pool={worker.pool!r}: the backend dramatiq has {', '.join(pools)}")
+        return run(worker, self.settings, self._user_broker)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._broker is not None:
+                self._broker.close()
+            self._broker = None
+
+
+class _Actor(dramatiq.Actor[Any, Any]):
+    def send_with_options(self, *_args: Any, **_options: Any) -> Any:
+        raise ConfigError(
+            f"actor {self.actor_name!r} belongs to a queuekit task: a message sent past it has no record, and no worker "
+            "would run it. Call the task's enqueue()"
+        )
+
+
+def _milliseconds(timeout: float) -> int:
+    return round((timeout + BACKSTOP) * 1000)

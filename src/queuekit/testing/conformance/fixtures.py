@@ -1,0 +1,164 @@
+"""What the clauses ask for.
+
+    bench         an App with the suite's tasks and a worker that runs them, on each target; its namespace is shared by
+                  the tests of a target
+    workers       the same, for what needs worker processes
+    new_bench     makes one with servers, workers and settings of its own
+    new_server    makes a Redis or Valkey server that a test may stop, freeze and empty
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuekit.testing.bench import Bench, MemoryBench, WorkerBench
+from queuekit.testing.plugin import _server, require
+from queuekit.testing.report import GAP, NOT_APPLICABLE, PROPERTY
+from queuekit.testing.target import Target, find_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from queuekit.testing.servers import RedisServer
+
+__all__ = [
+    "bench",
+    "main_bench",
+    "new_bench",
+    "new_server",
+    "pytest_collection_modifyitems",
+    "pytest_generate_tests",
+    "pytest_runtest_makereport",
+    "target",
+    "workers",
+]
+
+# ---- hooks -----------------------------------------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "target" in metafunc.fixturenames:
+        targets = find_targets(metafunc.config.getoption("--queuekit-backend"))
+        # The scope groups the tests by target: the workers of one are up at a time.
+        metafunc.parametrize("target", targets, indirect=True, scope="session", ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        clause = getattr(getattr(item, "cls", None), "clause", None)
+        if not isinstance(item, pytest.Function) or clause is None or not hasattr(item, "callspec"):
+            continue
+        target: Target = item.callspec.params["target"]
+        title = (item.cls.__doc__ or "").partition("\n")[0]
+        said = {"clause": clause, "title": title, "target": target.name, "test": item.originalname}
+        if (PROPERTY, said) in item.user_properties:
+            continue
+        item.user_properties.append((PROPERTY, said))
+        gap = target.gap(clause)
+        if gap is None:
+            continue
+        if config.getoption("--queuekit-check-gaps"):
+            item.add_marker(pytest.mark.xfail(reason=gap, strict=False))
+        else:
+            item.add_marker(pytest.mark.skip(reason=GAP + gap))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """A failed test shows what its workers said meanwhile."""
+    report = yield
+    if report.failed:
+        for bench in (value for value in getattr(item, "funcargs", {}).values() if isinstance(value, WorkerBench)):
+            for worker in bench.workers:
+                said = worker.said(getattr(item, "_queuekit_said", {}).get(worker.pid, 0))
+                report.sections.append((f"worker {worker.pid}, exit code {worker.exit_code}", said[-6000:]))
+    return report
+
+
+# ---- fixtures --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Target:
+    found: Target = request.param
+    if found.missing:
+        require(found.missing)
+    if found.broken:
+        pytest.fail(found.broken, pytrace=False)
+    return found
+
+
+@pytest.fixture(scope="session")
+def main_bench(
+    target: Target, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp(target.name)
+    bench: Bench
+    if target.real:
+        bench = WorkerBench(target, folder, broker_url=request.getfixturevalue("queuekit_server").url)
+    else:
+        bench = MemoryBench(target, folder)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def bench(main_bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if isinstance(main_bench, WorkerBench):
+        main_bench.ensure_worker()
+        request.node._queuekit_said = {one.pid: one.log.stat().st_size for one in main_bench.workers}
+    with main_bench.in_use():
+        yield main_bench
+
+
+@pytest.fixture
+def workers(target: Target, request: pytest.FixtureRequest) -> WorkerBench:
+    _only_real(target)
+    found = request.getfixturevalue("bench")
+    assert isinstance(found, WorkerBench)
+    return found
+
+
+@pytest.fixture
+def new_server(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
+    _only_real(target)
+    made: list[RedisServer] = []
+
+    def make() -> RedisServer:
+        server = _server(tmp_path_factory.mktemp("server"))
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def new_bench(
+    target: Target, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., WorkerBench]]:
+    """WorkerBench(**settings) in use, on the session's server where no broker_url is given; without a worker."""
+    from contextlib import ExitStack
+
+    _only_real(target)
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> WorkerBench:
+            if "broker_url" not in settings:
+                settings["broker_url"] = request.getfixturevalue("queuekit_server").url
+            made = WorkerBench(target, tmp_path_factory.mktemp(target.name), **settings)
+            request.node.funcargs[f"bench {id(made)}"] = made  # for the report of a failure
+            stack.callback(made.close)
+            stack.enter_context(made.in_use())
+            return made
+
+        yield make
+
+
+def _only_real(target: Target) -> None:
+    if not target.real:
+        pytest.skip(NOT_APPLICABLE + "the memory backend has no broker and no worker processes")

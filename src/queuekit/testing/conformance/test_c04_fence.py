@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from queuekit.testing import tasks
+from queuekit.testing.bench import LEASE
+from queuekit.testing.process import send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuekit.testing.bench import Bench, WorkerBench
+
+
+class TestC4:
+    """At most one attempt holds a valid fence; a message that comes twice runs nothing."""
+
+    clause = "C4"
+
+    def test_delivered_again_after_the_end(self, bench: Bench) -> None:
+        job = tasks.add.enqueue(1)
+        before = bench.ended(job)
+        bench.ring(bench.publication(job), times=3)
+        bench.settle()
+        assert bench.ended(job) == before
+        assert job.result(timeout=0) == 2
+        assert len(bench.journal.entries(job.id, "start")) == 1
+
+    def test_delivered_again_after_a_failure(self, bench: Bench) -> None:
+        job = tasks.without_policy.enqueue(["bug"])
+        before = bench.ended(job)
+        bench.ring(bench.publication(job), times=3)
+        bench.settle()
+        assert bench.ended(job) == before
+
+    def test_delivered_many_times_before_the_start(self, workers: WorkerBench) -> None:
+        blocker = [tasks.sleep.enqueue(0.5) for _ in range(4)]
+        job = tasks.add.enqueue(1)
+        workers.ring(workers.publication(job), times=5)
+        assert [one.outcome for one in workers.ended(job).attempts] == ["succeeded"]
+        workers.settle()
+        assert len(workers.journal.entries(job.id, "start")) == 1
+        assert all(workers.ended(one).status == "succeeded" for one in blocker)
+
+    def test_delivered_again_while_it_runs(self, workers: WorkerBench) -> None:
+        for task in (tasks.sleep, tasks.sleep_async):
+            job = task.enqueue(1.5)
+            workers.started(job)
+            workers.ring(workers.publication(job), times=2)
+            assert [one.outcome for one in workers.ended(job).attempts] == ["succeeded"]
+            workers.settle()
+            assert job.result(timeout=0) == "slept"
+            assert len(workers.journal.entries(job.id, "start")) == 1
+
+    def test_delivered_again_while_it_waits(self, bench: Bench) -> None:
+        job = tasks.without_policy.enqueue(["retry-after:1"])
+        bench.until(lambda: len(job.info().attempts) == 1 and job.status() == "retrying", "the job waits")
+        bench.ring(bench.publication(job), times=2)
+        info = bench.ended(job)
+        assert [one.outcome for one in info.attempts] == ["retried", "succeeded"]
+        assert (info.attempts[1].started_at - info.attempts[0].ended_at).total_seconds() >= 0.999
+
+    def test_only_the_fence_may_write(self, workers: WorkerBench) -> None:
+        job = tasks.sleep.enqueue(1)
+        workers.started(job)
+        end = '{"outcome":"succeeded"}'
+        assert not workers.app.store.finish(job.id, "not-the-fence", end, '"forged"')
+        assert not workers.app.store.fail(job.id, "not-the-fence", end, "forged")
+        assert workers.ended(job).status == "succeeded"
+        assert job.result(timeout=0) == "slept"
+
+    def test_a_slow_job_is_not_run_again(self, workers: WorkerBench) -> None:
+        """Three leases long, in code that lets nothing else in its process run for most of the time."""
+        job = tasks.spin.enqueue(2 * LEASE)
+        assert [one.outcome for one in workers.ended(job).attempts] == ["succeeded"]
+        assert len(workers.journal.entries(job.id, "start")) == 1
+
+    def test_a_frozen_worker_comes_too_late(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """All its processes are stopped for longer than the lease: the job runs elsewhere, and what the first one
+        writes when it wakes up is not accepted."""
+        bench = new_bench(lease=1.5)
+        frozen = bench.start_worker()
+        job = tasks.sleep.enqueue(2.5)
+        entry = bench.started(job)
+        pids = frozen.freeze()
+        try:
+            assert entry.pid in pids
+            bench.start_worker(ready=False)
+            second = bench.started(job, attempt=2, within=20)
+            assert second.pid not in pids
+        finally:
+            send(signal.SIGCONT, *pids)
+        info = bench.ended(job)
+        assert [one.outcome for one in info.attempts] == ["lost", "succeeded"]
+        bench.until(
+            lambda: not os.path.exists(f"/proc/{entry.pid}") or len(bench.journal.entries(job.id, "end")) >= 1, "the end"
+        )
+        assert bench.ended(job) == info
+        assert tasks.add.enqueue(1).result(timeout=20) == 2

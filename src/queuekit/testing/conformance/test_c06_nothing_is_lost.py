@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from queuekit.testing import tasks
+from queuekit.testing.bench import LEASE, SLACK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuekit.testing.bench import Bench, WorkerBench
+    from queuekit.testing.servers import RedisServer
+
+
+class TestC6:
+    """A job whose enqueue returned ends, through killed workers, restarted brokers and lost messages."""
+
+    clause = "C6"
+
+    def test_enqueued_before_there_is_a_worker(self, new_bench: Callable[..., WorkerBench]) -> None:
+        bench = new_bench()
+        jobs = tasks.add.enqueue_many([(n,) for n in range(3)])
+        bench.start_worker()
+        assert [job.result(timeout=20) for job in jobs] == [1, 2, 3]
+
+    def test_messages_that_were_deleted_are_found_missing(
+        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+    ) -> None:
+        """The broker comes back empty; the store is another server."""
+        broker, store = new_server(), new_server()
+        bench = new_bench(broker_url=broker.url, store_url=store.url, lease=2.0)
+        jobs = tasks.add.enqueue_many([(n,) for n in range(5)])
+        broker.restart(empty=True)
+        bench.start_worker(ready=False)
+        began = bench.app.store.now()
+        infos = [bench.ended(job) for job in jobs]
+        assert [len(info.attempts) for info in infos] == [1] * 5
+        last = max(info.attempts[0].started_at.timestamp() for info in infos)
+        assert last - began <= 2.0 + 2.0 + SLACK + 5  # the worker starts meanwhile
+
+    def test_the_broker_is_emptied_under_a_worker(
+        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+    ) -> None:
+        import redis
+
+        broker, store = new_server(), new_server()
+        bench = new_bench(broker_url=broker.url, store_url=store.url, lease=2.0)
+        bench.start_worker()
+        blockers = [tasks.sleep.enqueue(1.0) for _ in range(4)]
+        bench.started(blockers[0])
+        jobs = tasks.add.enqueue_many([(n,) for n in range(5)])
+        with redis.Redis.from_url(broker.url) as client:
+            client.flushall()
+        with bench.supervised():
+            assert all(bench.ended(job, within=40).status == "succeeded" for job in [*blockers, *jobs])
+
+    def test_the_broker_is_restarted(
+        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+    ) -> None:
+        broker, store = new_server(), new_server()
+        bench = new_bench(broker_url=broker.url, store_url=store.url, lease=2.0)
+        bench.start_worker()
+        jobs = tasks.follow.enqueue_many([(["connection"],), (["connection", "timeout"],)])
+        broker.restart()
+        with bench.supervised():
+            assert all(bench.ended(job, within=40).status == "succeeded" for job in jobs)
+
+    def test_the_store_is_restarted(
+        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+    ) -> None:
+        """A job that ends while the store is away keeps its outcome until it can be recorded."""
+        broker, store = new_server(), new_server()
+        bench = new_bench(broker_url=broker.url, store_url=store.url, lease=LEASE)
+        bench.start_worker()
+        job = tasks.sleep.enqueue(0.5)
+        bench.started(job)
+        store.kill()
+        bench.until(lambda: bench.journal.entries(job.id, "end"), "the job has done its work")
+        store.start()
+        with bench.supervised():
+            info = bench.ended(job)
+        assert [one.outcome for one in info.attempts] == ["succeeded"]
+        assert len(bench.journal.entries(job.id, "start")) == 1
+
+    def test_an_expired_one_never_starts(self, bench: Bench) -> None:
+        job = tasks.add.options(delay=0.4, expires=0.2).enqueue(1)
+        assert bench.ended(job).status == "cancelled"
+        assert not bench.journal.entries(job.id)
