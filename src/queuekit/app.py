@@ -13,10 +13,11 @@ import time
 import uuid
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from queuekit.errors import ConfigError, EnqueueError
+from queuekit.errors import ConfigError, EnqueueError, JobNotFound, QueuekitError
 from queuekit.handle import Job
 from queuekit.message import Message, Publication
 from queuekit.store import NewJob, StoreAway
@@ -227,6 +228,24 @@ class App:
             log.warning(
                 "%d jobs are recorded, and will be published when the broker is back: %s", len(publications), error
             )
+
+    def revive(self, id: str) -> Job[Any]:
+        """Queue a failed or cancelled job again, on this App's backend, wherever it was before. Its attempts are numbered
+        on, and its retries are counted anew.
+
+        Raises:
+            JobNotFound: an unknown id.
+            QueuekitError: the job has not ended, or has succeeded.
+        """
+        record = self.store.get(id)
+        if record is None:
+            raise JobNotFound(f"no job {id!r} in namespace {self.settings.namespace!r}")
+        message = replace(Message.open(record.message), backend=cast("str", self.settings.backend))
+        taken = self.store.revive(id, message=message.seal(), route=message.route)
+        if taken is None:
+            raise QueuekitError(f"job {id} is {record.status}: only a job that failed or was cancelled can be revived")
+        self._publish(message.route, [Publication(message, taken.pseq, taken.number, taken.epoch)])
+        return Job(id, app=self, task=find_task(message.task), created=False)
 
     # ---- the memory backend ------------------------------------------------------------------------------------------
 

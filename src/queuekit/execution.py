@@ -245,7 +245,8 @@ class Execution:
                 case NoLease():
                     self._renew()
                 case StoreLost():
-                    if self.settings.store_lost != "adopt":
+                    # A private doorbell has no arguments to run it with.
+                    if self.settings.store_lost != "adopt" or bell.private:
                         why = f"its record was lost: the store of epoch {epoch} came back empty as {answer.epoch}"
                         self.store.quarantine(self._adopted(delivery).seal(), why)
                         return Dropped(why)

@@ -130,8 +130,9 @@ class Job(Generic[R]):
 
         info = record.info()
         last = info.attempts[-1] if info.attempts else None
+        said = f" ({last.error_message})" if last and last.error_message and last.error_message not in record.reason else ""
         return JobFailed(
-            f"job {self.id} ({info.task}) failed in attempt {last.number if last else 0}: {record.reason}",
+            f"job {self.id} ({info.task}) failed in attempt {last.number if last else 0}: {record.reason}{said}",
             info=info,
             category=(last.category if last else None) or Category.unknown,
             error_type=(last.error_type if last else None) or "",

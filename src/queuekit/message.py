@@ -22,6 +22,7 @@ VERSION: Final = 1
 HEADER: Final = "queuekit"
 ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")  # what all three engines accept as a job id
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
+MAX_TIMEOUT: Final = 1e9  # seconds: more than a lifetime, and no infinity in the record's arithmetic
 BUCKETS: Final = (0, 3, 6, 9)  # the four levels that every engine can keep apart (kombu's Redis transport has four)
 
 
@@ -106,6 +107,7 @@ class Doorbell:
     route: str
     timeout: float | None = None
     own_policy: bool = False  # options(retry=): the policy stands in the record, not on the task
+    private: bool = False  # the arguments beside it are placeholders
     version: int = VERSION
 
     def to_header(self) -> dict[str, Any]:
@@ -118,6 +120,7 @@ class Doorbell:
             "route": self.route,
             "timeout": self.timeout,
             "own_policy": self.own_policy,
+            "private": self.private,
         }
 
     @classmethod
@@ -133,12 +136,13 @@ class Doorbell:
         if type(pseq) is not int or not (isinstance(task, str) and isinstance(epoch, str) and isinstance(route, str)):
             raise InvalidMessage("pseq must be an integer; task, epoch and route must be strings")
         timeout = header.get("timeout")
-        if timeout is not None and (type(timeout) not in {int, float} or not timeout > 0):
+        if timeout is not None and (type(timeout) not in {int, float} or not 0 < timeout < MAX_TIMEOUT):
             raise InvalidMessage(f"timeout {timeout!r} is not a number of seconds")
         if route.count(":") != 2 or not route.rpartition(":")[2].isdigit():
             raise InvalidMessage(f"route {route[:80]!r} is not backend:queue:level")
         own_policy = header.get("own_policy") is True
-        return cls(id=id, task=task, pseq=pseq, epoch=epoch, route=route, timeout=timeout, own_policy=own_policy)
+        private = header.get("private") is True
+        return cls(id, task, pseq, epoch, route, timeout, own_policy, private)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,14 @@ class Publication:
     def doorbell(self) -> Doorbell:
         message = self.message
         return Doorbell(
-            message.id, message.task, self.pseq, self.epoch, message.route, message.timeout, message.retry is not None
+            message.id,
+            message.task,
+            self.pseq,
+            self.epoch,
+            message.route,
+            message.timeout,
+            message.retry is not None,
+            message.private,
         )
 
     def header(self) -> Mapping[str, Any]:

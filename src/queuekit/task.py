@@ -375,7 +375,7 @@ def _name_of(fn: Callable[..., Any]) -> tuple[str, str | None]:
     if fn.__module__ != "__main__":
         return f"{fn.__module__}.{qualname}", None
     unimportable = _unimportable_main(fn)
-    return f"{_main_module()}.{qualname}", unimportable
+    return f"{_main_module() if unimportable is None else '__main__'}.{qualname}", unimportable
 
 
 def _unimportable_main(fn: Callable[..., Any]) -> str | None:

@@ -84,17 +84,18 @@ class Worker:
         """Open the lease, or open it again. Raises StoreAway."""
         self.store.beat(self.name, start=True)
 
-    def quarantine(self, raw: str, reason: str) -> None:
-        """Put a message that nobody may run aside. While the store is away it waits for it: the message is not lost."""
+    def quarantine(self, raw: str, reason: str) -> bool:
+        """Put a message that nobody may run aside. While the store is away it waits for it, until the worker stops:
+        False then, and the message is not to be acknowledged."""
         log.warning("a message goes to quarantine: %s", reason)
         while True:
             try:
                 self.store.quarantine(raw, reason)
             except StoreAway:
                 if self.stopping.wait(0.5):
-                    return
+                    return False
             else:
-                return
+                return True
 
     # ---- the steward -----------------------------------------------------------------------------------------------------
 

@@ -378,6 +378,7 @@ say(child=child)
             found = attach(folder)
             assert found is not None
             assert found.pid == said["pid"]
+            assert not gone(record(folder)["guard"])
             owner.kill()
             until(lambda: gone(said["pid"]), "the server is gone")
             assert not gone(said["child"])

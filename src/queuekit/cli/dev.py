@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuekit.errors import ConfigError
+from queuekit.processes import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +49,15 @@ def _supervise(command: list[str], environ: dict[str, str]) -> int:
         if worker.poll() is None:
             worker.send_signal(signal.SIGTERM)
 
-    worker = subprocess.Popen(command, env=environ, start_new_session=True)
+    parent = os.getpid()
+
+    def start() -> subprocess.Popen[bytes]:
+        # Not in the terminal's foreground group: Ctrl-C is for this process, which tells the worker once.
+        return subprocess.Popen(
+            command, env=environ, start_new_session=True, preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM)
+        )
+
+    worker = start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     seen = _stamps(Path.cwd())
@@ -63,7 +72,7 @@ def _supervise(command: list[str], environ: dict[str, str]) -> int:
                 worker.send_signal(signal.SIGTERM)
                 worker.wait()
             if not stopping:
-                worker = subprocess.Popen(command, env=environ, start_new_session=True)
+                worker = start()
         elif worker.poll() is not None and not stopping:
             click.echo(f"the worker ended ({worker.returncode}): it starts again when a file changes")
             while _stamps(Path.cwd()) == seen and not stopping:

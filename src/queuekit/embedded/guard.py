@@ -247,8 +247,13 @@ maxmemory-policy noeviction
 
 
 def _free(port: int) -> int:
-    """That port if nobody listens on it: running workers reconnect to it. Else one that is free."""
-    for candidate in (port, 0):
+    """That port if it is free: running workers reconnect to it. Else another one.
+
+    Below the ranges from which systems take the ports of outgoing connections (32768 on Linux, 49152 on macOS): one of
+    those could have it when the next owner wants it again.
+    """
+    others = [20000 + int.from_bytes(os.urandom(2)) % 12000 for _ in range(50)]
+    for candidate in [*([port] if port else []), *others, 0]:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", candidate))

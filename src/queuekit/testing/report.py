@@ -94,7 +94,7 @@ class Collector:
             return "GAP"
         if count["passed"]:
             return f"PASSED {count['passed']}" + (f", {count['skipped']} skipped" if count["skipped"] else "")
-        return "SKIPPED" if count["skipped"] else "n/a" if every else "-"
+        return "SKIPPED" if count["skipped"] else "n/a"
 
     def _stale_gaps(self) -> list[str]:
         if not self._check_gaps:
@@ -112,7 +112,7 @@ class Collector:
         found: dict[str, set[str]] = {}
         for one in self.results:
             if one.outcome in {"gap", "skipped", "n/a"}:
-                found.setdefault(f"{one.clause}: {one.outcome}: {one.reason}", set()).add(one.target)
+                found.setdefault(f"{one.clause}, {one.outcome}: {one.reason}", set()).add(one.target)
         return [f"{what} [{', '.join(sorted(targets))}]" for what, targets in found.items()] + self._stale_gaps()
 
     def _plain(self) -> list[str]:

@@ -46,14 +46,11 @@ class Target:
         return next(pool for pool in self.capabilities.pools if pool.name == self.pool_name)
 
     def gap(self, clause: str) -> str | None:
-        """Why the clause ("C15") does not hold here, where the adapter declares that."""
+        """Why the clause does not hold here, where the adapter declares that: for "C15", or for a pool: "C15:threads"."""
         if self.capabilities is None:
             return None
-        if clause in self.capabilities.gaps:
-            return self.capabilities.gaps[clause]
-        if clause == "C15" and not self.pool.shared_loop:
-            return f"the pool {self.pool_name!r} has no loop that its async tasks share"
-        return None
+        gaps = self.capabilities.gaps
+        return gaps.get(f"{clause}:{self.pool_name}") or gaps.get(clause)
 
 
 def find_targets(wanted: Sequence[str] = ()) -> list[Target]:
@@ -65,18 +62,18 @@ def find_targets(wanted: Sequence[str] = ()) -> list[Target]:
     """
     from queuekit.settings import installed_backends
 
-    known = list(installed_backends())
-    every = [target for backend in known for target in _of(backend)]
+    known = sorted(installed_backends(), key=lambda name: name != "memory")  # the fastest first
     if not wanted:
-        return every
+        return [target for backend in known for target in _of(backend)]
+    found = []
     for name in wanted:
-        if not any(name in {target.name, target.backend} for target in every):
-            raise ConfigError(f"backend {name!r}: there are {', '.join(target.name for target in every)}")
-    return [target for target in every if wanted_is(target, wanted)]
-
-
-def wanted_is(target: Target, wanted: Sequence[str]) -> bool:
-    return target.name in wanted or target.backend in wanted
+        backend = next((one for one in known if name == one or name.startswith(f"{one}-")), None)
+        targets = _of(backend) if backend else []
+        matching = [target for target in targets if name in {target.backend, target.name}]
+        if not matching:
+            raise ConfigError(f"backend {name!r}: there are {', '.join(map(str, targets)) or ', '.join(known)}")
+        found += [target for target in matching if target not in found]
+    return found
 
 
 def _of(backend: str) -> list[Target]:

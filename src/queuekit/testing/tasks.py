@@ -107,8 +107,9 @@ def only_once(plan: list[str]) -> str:
 
 
 @agent_task(retry=RetryPolicy.for_llm(scale=1 / 100))
-async def like_an_agent(plan: list[str]) -> str:
-    return _step(plan)
+async def like_an_agent_waits(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "slept"
 
 
 # ---- values --------------------------------------------------------------------------------------------------------------

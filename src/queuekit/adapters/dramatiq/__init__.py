@@ -41,10 +41,6 @@ class DramatiqAdapter:
     capabilities: ClassVar[Capabilities] = Capabilities(
         pools=(Pool("threads", processes=False, interrupts_sync=False, shared_loop=True, concurrent=True),),
         default_pool="threads",
-        gaps={
-            "C8": "threads: a synchronous function is stopped between two bytecodes, not inside a blocking call; the "
-            "record ends its attempt all the same, and the thread's later writes are rejected"
-        },
     )
 
     def __init__(self, settings: Settings, *, native: Any = None) -> None:

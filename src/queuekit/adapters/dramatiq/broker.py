@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import dramatiq
 import redis
@@ -76,8 +76,6 @@ class Fetched(dramatiq.MessageProxy):
         keep: not to be acknowledged but handed back.
     """
 
-    __hash__ = object.__hash__
-
     def __init__(self, base: str, queue: str, raw: bytes, slot: threading.Semaphore) -> None:
         self.queue, self.raw = queue, raw
         self.redis_id = self.invalid = ""
@@ -115,6 +113,9 @@ class Fetched(dramatiq.MessageProxy):
             "options": {HEADER: options[HEADER]},
             "message_id": str(data.get("message_id") or bell.id),
         }
+
+    def __hash__(self) -> int:  # the base compares by content, and has none
+        return id(self)
 
     def free(self) -> None:
         """Give the thread's slot back, once."""
@@ -265,7 +266,9 @@ class _Consumer(dramatiq.Consumer):
     def _find(self, queue: str, raw: bytes | None) -> str:
         """The id of a fetched message that does not say it itself: Dramatiq gives only the message."""
         client = self.broker.client
-        ids = list(cast("set[bytes]", client.smembers(f"{self.broker.namespace}:__acks__.{self.broker.broker_id}.{queue}")))
+        ids = list(
+            cast("set[bytes]", client.smembers(f"{self.broker.namespace}:__acks__.{self.broker.broker_id}.{queue}"))
+        )
         bodies = cast("list[bytes | None]", client.hmget(f"{self.broker.key(queue)}.msgs", ids)) if ids else []
         return next((id.decode() for id, body in zip(ids, bodies, strict=True) if body == raw), "")
 

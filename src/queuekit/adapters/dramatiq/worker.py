@@ -9,9 +9,11 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import dramatiq
+import redis
 from dramatiq.middleware import SkipMessage
 
 from queuekit.adapters.dramatiq.broker import CATCH_ALL, Broker, Fetched, base_queue
@@ -24,11 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+log = logging.getLogger("queuekit.dramatiq")
+
 THREADS: Final = 8  # Dramatiq's own default
 POLL: Final = 50  # milliseconds between two looks into an empty queue
 SOCKET_TIMEOUT: Final = 10.0  # seconds: a shorter stall of the broker loses no reply
 LAST_ACKS: Final = 1.0  # seconds for acknowledgements once all is done
-LAST_RESORT: Final = 3.0  # seconds for the interpreter's own end
+INTERRUPTED: Final = 1.0  # seconds for attempts to end that were interrupted
+LAST_RESORT: Final = 4.0  # seconds after the grace at which the process ends in any case
 
 
 class Deliver(dramatiq.Middleware):
@@ -49,7 +54,7 @@ class Deliver(dramatiq.Middleware):
                 message.keep = True
                 raise SkipMessage("the worker stops")
             if message.bell is None:
-                said = message.raw.decode("utf-8", "backslashreplace")
+                said = message.raw.decode("utf-8", "backslashreplace")[:100_000]
                 message.keep = not self.worker.quarantine(said, message.invalid)
                 raise SkipMessage(message.invalid)
             delivery = Delivery(message.bell, list(message.args), message.kwargs)
@@ -93,9 +98,10 @@ def run(worker: Worker, settings: Settings, user_broker: dramatiq.Broker | None)
         threads=threads,
         stopping=worker.stopping,
     )
-    dramatiq.Actor(deliver.act, broker=broker, actor_name=CATCH_ALL, queue_name=..., priority=0, options={})
-    for name in worker.queues:
-        broker.declare_queue(base_queue(settings, name))
+    queues = [base_queue(settings, name) for name in worker.queues]
+    dramatiq.Actor(deliver.act, broker=broker, actor_name=CATCH_ALL, queue_name=queues[0], priority=0, options={})
+    for name in queues:
+        broker.declare_queue(name)
     worker.start()
     worker.watch_in_thread()
     broker.emit_after("process_boot")
@@ -116,6 +122,33 @@ def _stop(
             break
         except queue.Empty:
             pass
-    stuck = worker.end_attempts() if broker.busy else 0
+    # Whatever hangs from here on, a store that is away or a thread that somebody joins: the process ends.
+    resort = threading.Timer(LAST_RESORT, _leave)
+    resort.daemon = True
+    resort.start()
+    if broker.busy:
+        worker.execution.interrupt_running()
+        _wait(broker, INTERRUPTED)
+    if broker.busy:  # what sits in a blocking call ends with the process
+        released = worker.execution.release_running("the worker stopped")
+        log.warning("%d attempts were released, and end with this process", released)
+        _leave()
     engine.stop(timeout=round(LAST_ACKS * 1000))
-    ...
+    with suppress(redis.RedisError):
+        broker.forget_me()
+    broker.close()
+    return 0
+
+
+def _wait(broker: Broker, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while broker.busy and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _leave() -> None:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0)

@@ -5,26 +5,30 @@
     workers       the same, for what needs worker processes
     new_bench     makes one with servers, workers and settings of its own
     new_server    makes a Redis or Valkey server that a test may stop, freeze and empty
+    foreign       the module that knows how to put foreign messages into the engine's queues
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from queuekit.testing.bench import Bench, MemoryBench, WorkerBench
 from queuekit.testing.plugin import _server, require
-from queuekit.testing.report import GAP, NOT_APPLICABLE, PROPERTY
+from queuekit.testing.report import GAP, PROPERTY
 from queuekit.testing.target import Target, find_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from queuekit.testing.raw import Foreign
     from queuekit.testing.servers import RedisServer
 
 __all__ = [
     "bench",
+    "foreign",
     "main_bench",
     "new_bench",
     "new_server",
@@ -46,6 +50,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    away = [item for item in items if _needs_workers(item) and not item.callspec.params["target"].real]  # type: ignore[attr-defined]
+    if away:
+        config.hook.pytest_deselected(items=away)
+        items[:] = [item for item in items if item not in away]
     for item in items:
         clause = getattr(getattr(item, "cls", None), "clause", None)
         if not isinstance(item, pytest.Function) or clause is None or not hasattr(item, "callspec"):
@@ -63,6 +71,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xfail(reason=gap, strict=False))
         else:
             item.add_marker(pytest.mark.skip(reason=GAP + gap))
+
+
+def _needs_workers(item: pytest.Item) -> bool:
+    names = getattr(item, "fixturenames", ())
+    return "target" in names and not {"workers", "new_bench", "new_server", "foreign"}.isdisjoint(names)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -114,16 +127,13 @@ def bench(main_bench: Bench, request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def workers(target: Target, request: pytest.FixtureRequest) -> WorkerBench:
-    _only_real(target)
-    found = request.getfixturevalue("bench")
-    assert isinstance(found, WorkerBench)
-    return found
+def workers(bench: Bench) -> WorkerBench:
+    assert isinstance(bench, WorkerBench)
+    return bench
 
 
 @pytest.fixture
-def new_server(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
-    _only_real(target)
+def new_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
     made: list[RedisServer] = []
 
     def make() -> RedisServer:
@@ -144,7 +154,6 @@ def new_bench(
     """WorkerBench(**settings) in use, on the session's server where no broker_url is given; without a worker."""
     from contextlib import ExitStack
 
-    _only_real(target)
     with ExitStack() as stack:
 
         def make(**settings: Any) -> WorkerBench:
@@ -159,6 +168,14 @@ def new_bench(
         yield make
 
 
-def _only_real(target: Target) -> None:
-    if not target.real:
-        pytest.skip(NOT_APPLICABLE + "the memory backend has no broker and no worker processes")
+@pytest.fixture
+def foreign(target: Target, request: pytest.FixtureRequest) -> Foreign:
+    name = request.config.getoption("--queuekit-foreign") or f"queuekit.testing.raw.{target.backend}"
+    try:
+        module: Any = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        pytest.skip(f"missing: --queuekit-foreign=MODULE for the backend {target.backend}: see queuekit.testing.raw")
+    return module
+

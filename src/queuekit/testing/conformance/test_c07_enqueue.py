@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -90,20 +91,19 @@ class TestC7:
         assert caught.value.parameter == "a"
         assert bench.app.store.status("c7-refused") is None
 
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
     def test_from_a_process_that_was_forked(self, workers: WorkerBench) -> None:
         """The parent has connections open; the child must not use them."""
-        import os
-
         tasks.add.enqueue(1)
         pid = os.fork()
         if pid == 0:
             try:
-                tasks.add.options(id=f"c7-{workers.app.settings.namespace}-forked").enqueue(4)
+                tasks.add.options(id="c7-forked").enqueue(4)
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
         assert tasks.add.enqueue(5).result(timeout=20) == 6
-        assert tasks.add.job(f"c7-{workers.app.settings.namespace}-forked").result(timeout=20) == 5
+        assert tasks.add.job("c7-forked").result(timeout=20) == 5
 
     def test_an_app_that_was_closed_opens_again(self, workers: WorkerBench) -> None:
         app = App(Settings(**workers.settings))

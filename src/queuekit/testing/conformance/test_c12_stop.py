@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuekit.testing import tasks
+from queuekit.testing.bench import SLACK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuekit.testing.bench import WorkerBench
+
+GRACE = 2.0
+
+
+class TestC12:
+    """SIGTERM: no new jobs; running ones end within the grace period, or are stopped and handed back."""
+
+    clause = "C12"
+
+    def test_an_idle_worker_ends(self, new_bench: Callable[..., WorkerBench]) -> None:
+        bench = new_bench(grace=GRACE)
+        worker = bench.start_worker()
+        worker.terminate()
+        assert worker.wait(GRACE + 5 + SLACK) == 0
+        bench.until(lambda: not worker.family(), "all its processes have ended", within=10)
+
+    def test_running_jobs_end_and_waiting_ones_stay(self, new_bench: Callable[..., WorkerBench]) -> None:
+        bench = new_bench(grace=10.0, concurrency=1)
+        worker = bench.start_worker()
+        running = tasks.sleep.enqueue(1.5)
+        bench.started(running)
+        waiting = [tasks.add.enqueue(n) for n in range(3)]
+        worker.terminate()
+        assert worker.wait(10 + 5 + SLACK) == 0
+        assert [one.outcome for one in running.info().attempts] == ["succeeded"]
+        assert [job.status() for job in waiting] == ["queued"] * 3
+        bench.start_worker()
+        assert [job.result(timeout=20) for job in waiting] == [1, 2, 3]
+        assert [len(job.info().attempts) for job in waiting] == [1, 1, 1]
+
+    @pytest.mark.parametrize("task", [tasks.spin, tasks.sleep_async], ids=["sync", "async"])
+    def test_what_does_not_end_is_handed_back(self, new_bench: Callable[..., WorkerBench], task) -> None:
+        """The attempt does not count."""
+        bench = new_bench(grace=1.0)
+        worker = bench.start_worker()
+        job = task.enqueue(4.0)
+        bench.started(job)
+        worker.terminate()
+        assert worker.wait(1 + 5 + SLACK) == 0
+        info = job.info()
+        assert (info.status, [one.outcome for one in info.attempts]) == ("queued", ["released"])
+        bench.start_worker()
+        info = bench.ended(job)
+        assert [(one.number, one.outcome) for one in info.attempts] == [(1, "released"), (1, "succeeded")]
+
+    def test_a_second_signal_does_not_hang(self, new_bench: Callable[..., WorkerBench]) -> None:
+        bench = new_bench(grace=GRACE)
+        worker = bench.start_worker()
+        job = tasks.sleep.enqueue(30.0)
+        bench.started(job)
+        worker.terminate()
+        bench.app.store.now()
+        worker.terminate()
+        worker.wait(GRACE + 5 + SLACK)
+        bench.until(lambda: job.info().attempts[0].outcome in {"released", "lost"}, "the job is back", within=5)
+        bench.until(lambda: not worker.family(), "all its processes have ended", within=10)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuekit import task as task_module
+from queuekit.message import Publication
+from queuekit.testing import late, tasks
+from queuekit.testing.bench import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from queuekit.testing.bench import Bench, WorkerBench
+    from queuekit.testing.raw import Foreign
+    from queuekit.testing.servers import RedisServer
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forged(Publication):
+    """A native message whose header was made by somebody else."""
+
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def header(self) -> Mapping[str, Any]:
+        return {**Publication.header(self), **self.changes}
+
+
+def forge(publication: Publication, **changes: Any) -> Forged:
+    message = dataclasses.replace(publication.message, id=f"{publication.message.id}-forged")
+    return Forged(message, publication.pseq, 1, publication.epoch, changes)
+
+
+HEADERS: dict[str, dict[str, Any]] = {
+    "id": {"id": "../../etc/passwd"},
+    "version": {"v": 99},
+    "number": {"pseq": "1"},
+    "route": {"route": "nowhere"},
+    "timeout": {"timeout": -1},
+}
+
+
+def in_quarantine(bench: Bench) -> set[tuple[str, str]]:
+    return {(one.raw, one.reason) for one in bench.app.store.quarantined(10_000)}
+
+
+class TestC13:
+    """On our queues nothing invalid runs: it goes to quarantine, the worker lives, its neighbours run."""
+
+    clause = "C13"
+
+    @pytest.mark.parametrize("changes", HEADERS.values(), ids=HEADERS)
+    def test_a_header_that_we_did_not_write(self, workers: WorkerBench, changes: dict[str, Any]) -> None:
+        before, pid = in_quarantine(workers), workers.worker.pid
+        job = tasks.add.enqueue(1)
+        workers.ring(forge(workers.publication(job), **changes))
+        neighbour = tasks.add.enqueue(2)
+        (found,) = workers.until(lambda: in_quarantine(workers) - before, "it is in quarantine")
+        assert "forged" in found[0]
+        assert found[1]
+        assert (job.result(timeout=20), neighbour.result(timeout=20)) == (2, 3)
+        assert (workers.worker.pid, workers.worker.exit_code) == (pid, None)
+
+    def test_a_doorbell_that_names_another_task(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """The record says what runs, and with which arguments."""
+        bench = new_bench()
+        job = tasks.add.enqueue(1)
+        publication = bench.publication(job)
+        message = dataclasses.replace(publication.message, task=tasks.confidential.name, args=["x"], kwargs={})
+        bench.ring(Publication(message, publication.pseq, 2, publication.epoch))
+        bench.start_worker()
+        assert bench.ended(job).status == "succeeded"
+        assert job.result(timeout=0) == 2
+
+    def test_arguments_that_were_changed_on_the_way(self, new_bench: Callable[..., WorkerBench]) -> None:
+        bench = new_bench()
+        job = tasks.add.enqueue(1)
+        publication = bench.publication(job)
+        message = dataclasses.replace(publication.message, args=[1000], kwargs={})
+        bench.ring(Publication(message, publication.pseq, 2, publication.epoch))
+        bench.start_worker()
+        assert job.result(timeout=20) == 2
+
+    def test_foreign_messages(self, workers: WorkerBench, foreign: Foreign) -> None:
+        """Not JSON, a pickle, a task that nobody declared: as an attacker, a bug or another program writes them."""
+        pid = workers.worker.pid
+        ran = workers.folder / "a pickle was read"
+        for name, expected, push in foreign.messages(workers.app.settings, "default", ran):
+            before = in_quarantine(workers)
+            push()
+            neighbour = tasks.add.enqueue(1)
+            assert neighbour.result(timeout=20) == 2, name
+            if expected:
+                assert workers.until(lambda before=before: in_quarantine(workers) - before, f"quarantine: {name}")
+            assert (workers.worker.pid, workers.worker.exit_code) == (pid, None), name
+        assert not ran.exists()
+
+    def test_a_task_that_this_worker_does_not_know_is_handed_back(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """It was deployed with the enqueuing program first, and with the workers later."""
+        bench = new_bench()
+        worker = bench.start_worker()
+        job = late.newcomer.enqueue()
+        bench.until(lambda: job.info().attempts, "it was looked at")
+        bench.until(lambda: job.info().attempts[-1].outcome == "released", "it was handed back")
+        assert tasks.add.enqueue(1).result(timeout=20) == 2
+        assert job.status() == "queued"
+        worker.kill_all()
+        bench.start_worker(TASKS, "queuekit.testing.late", ready=False)
+        info = bench.ended(job, within=40)
+        assert info.status == "succeeded"
+        assert info.attempts[-1].number == 1
+
+    def test_a_task_that_nobody_knows_becomes_a_dead_letter(
+        self, new_bench: Callable[..., WorkerBench]
+    ) -> None:
+        bench = new_bench(unknown_grace=1.5)
+        bench.start_worker()
+        job = late.newcomer.enqueue()
+        info = bench.ended(job)
+        assert info.status == "failed"
+        assert info.reason is not None
+        assert late.newcomer.name in info.reason
+
+    def test_an_unknown_task_on_any_backend(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        if bench.target.real:
+            job = late.newcomer.enqueue()
+            bench.until(lambda: job.info().attempts, "it was looked at")
+            assert job.cancel()
+            return
+        job = late.newcomer.enqueue()
+        with monkeypatch.context() as patch:
+            patch.delitem(task_module._registry, late.newcomer.name)
+            assert bench.app.run_next()
+            assert job.status() == "queued"
+        assert job.result() == "known by now"
+        assert [(one.number, one.outcome) for one in job.info().attempts] == [(1, "released"), (1, "succeeded")]
+
+    def test_a_doorbell_without_a_record_is_dropped(
+        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+    ) -> None:
+        """The record has expired: this very store let it go, so there is nothing to keep."""
+        import redis
+
+        broker, store = new_server(), new_server()
+        bench = new_bench(broker_url=broker.url, store_url=store.url)
+        job = tasks.add.enqueue(1)
+        with redis.Redis.from_url(store.url) as client:
+            for key in client.keys("*"):
+                if job.id.encode() in key:
+                    client.delete(key)
+        bench.start_worker()
+        bench.settle()
+        assert not bench.journal.entries(job.id)
+        assert not in_quarantine(bench)
+        assert bench.worker.exit_code is None
+
+    def test_a_message_from_before_the_store_was_lost(
+        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+    ) -> None:
+        """It may be the last trace of an accepted job: it is kept aside."""
+        broker, store = new_server(), new_server()
+        bench = new_bench(broker_url=broker.url, store_url=store.url)
+        job = tasks.add.enqueue(1)
+        store.restart(empty=True)
+        bench.start_worker()
+        found = bench.until(lambda: in_quarantine(bench), "it is in quarantine")
+        assert any(job.id in raw and "record was lost" in reason for raw, reason in found)
+        assert not bench.journal.entries(job.id)
+        assert bench.worker.exit_code is None
+
+    def test_a_message_from_before_the_store_was_lost_can_be_adopted(
+        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+    ) -> None:
+        broker, store = new_server(), new_server()
+        bench = new_bench(broker_url=broker.url, store_url=store.url, store_lost="adopt")
+        job = tasks.add.enqueue(1, b=5)
+        store.restart(empty=True)
+        bench.start_worker()
+        assert bench.until(lambda: bench.journal.entries(job.id, "start"), "it runs")
+        assert job.result(timeout=20) == 6

@@ -1,0 +1,487 @@
+"""The laws of the store, as a machine that takes random steps on two stores at once.
+
+MemoryStore and RedisStore get the same operations on one clock. Every answer and, after each step, every record and
+every index of the two are compared. A crash is an operation that does not follow; a lost reply is one that is asked
+again; the clock jumps, and the whole store is rolled back to an earlier moment, as a failover does. At the end the
+world is left to its stewards, and every job has to end.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from queuekit.job import TERMINAL, TRANSITIONS, JobStatus
+from queuekit.store import Beat, Claimed, IfEnded, NewJob, NoLease, Taken, Unseen
+from queuekit.store.ends import write_end
+from queuekit.store.memory import MemoryStore
+from queuekit.store.redis import RedisStore
+from queuekit.testing.servers import RedisServer, find_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from queuekit.job import Record
+    from queuekit.store import Claim, Store
+
+T = TypeVar("T")
+
+LEASE = 3.0
+MAX_ATTEMPTS = 3
+DAY = 86_400.0
+
+IDS = ("a", "b", "c", "d")
+ROUTES = ("rq:x:0", "rq:y:0")
+WORKERS = ("w1", "w2")
+PROCESSES = ("1:1", "2:2")
+DELAYS = (0.0, 0.5, 2.0)
+
+ids, routes, workers, delays = (st.sampled_from(some) for some in (IDS, ROUTES, WORKERS, DELAYS))
+recent = st.integers(0, 7)  # how far back among those there are
+numbers = itertools.count()
+
+
+class Clock:
+    ms = 1_700_000_000_000
+
+    def __call__(self) -> float:
+        return self.ms
+
+
+def failures(state: str) -> int:
+    return int(state or 0)
+
+
+def plan(state: str, outcome: str, delay: float) -> IfEnded:
+    """What the policy of these jobs says when an attempt fails that began in this state: three attempts in all."""
+    n = failures(state) + 1
+    if n >= MAX_ATTEMPTS:
+        return IfEnded(None, "", write_end(outcome), f"{outcome} {n} times")
+    return IfEnded(delay, str(n), write_end(outcome, delay=delay), "")
+
+
+class StoreMachine(RuleBasedStateMachine):
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__()
+        self.clock = Clock()
+        long = {"retention": 1000 * DAY, "dead_ttl": 1000 * DAY}  # nothing expires here: Redis would use its own clock
+        self.namespace = f"machine{os.getpid()}-{next(numbers)}"
+        self.redis = RedisStore(server.url, self.namespace, lease=LEASE, clock=self.clock, timeout=10.0, **long)
+        self.memory = MemoryStore(lease=LEASE, clock=self.clock, **long)
+        self.memory._epoch = self.redis.epoch()
+        self.raw = redis.Redis.from_url(server.url)
+        self.prefix = f"queuekit:{{{self.namespace}}}:"
+
+        self.bells: list[tuple[str, int, str]] = []  # (id, pseq, route): what a broker may deliver, also twice or never
+        self.attempts: list[tuple[str, str, str]] = []  # (id, token, state): fences that were handed out
+        self.again: tuple[Callable[[Store], Any], Any] | None = None  # the last call with a token, and its answer
+        self.before: dict[str, Record] = {}
+        self.revived_at = dict.fromkeys(IDS, 0)  # the attempts that were made before the last revival
+        self.snapshot: tuple[dict[str, Any], dict[bytes, bytes], dict[str, int]] | None = None
+
+    def teardown(self) -> None:
+        try:
+            self.left_to_the_stewards_every_job_ends()
+        finally:
+            if keys := list(self.raw.scan_iter(f"{self.prefix}*", count=1000)):
+                self.raw.delete(*keys)
+            self.raw.close()
+            self.redis.close()
+
+    # ---- both at once --------------------------------------------------------------------------------------------------
+
+    def both(self, call: Callable[[Store], T]) -> T:
+        self.again = None
+        mine, theirs = call(self.memory), call(self.redis)
+        assert sort(mine) == sort(theirs)
+        return mine
+
+    def with_token(self, call: Callable[[Store], T]) -> T:
+        answer = self.both(call)
+        self.again = (call, answer)
+        return answer
+
+    def publish(self, route: str, taken: Sequence[Taken], confirm: bool) -> None:
+        self.bells += [(row.message, row.pseq, route) for row in taken]
+        if confirm:
+            self.both(lambda store: store.published(route, [(row.message, row.pseq) for row in taken]))
+
+    def claim(self, bell: tuple[str, int, str], token: str, worker: str, **more: Any) -> Claim:
+        id, pseq, route = bell
+        asked = {
+            "epoch": self.memory.epoch(),
+            "process": PROCESSES[0],
+            "timeout": None,
+            "seen": "",
+            "delay": 0.5,
+            **more,
+        }
+        lost, limit = (plan(asked["seen"], outcome, asked.pop("delay", 0.5)) for outcome in ("lost", "failed"))
+        return self.with_token(
+            lambda store: store.claim(
+                id=id, pseq=pseq, route=route, worker=worker, token=token, on_lost=lost, on_limit=limit, **asked
+            )
+        )
+
+    def record(self, id: str) -> Record | None:
+        return self.memory.get(id)
+
+    # ---- enqueue and publish -------------------------------------------------------------------------------------------
+
+    @rule(
+        id=ids,
+        route=routes,
+        when=st.sampled_from(["now", "soon", "at once", "later"]),
+        expires=st.sampled_from([None, None, 1.0]),
+        token=st.sampled_from(["mine", "yours"]),
+        confirm=st.booleans(),
+    )
+    def create(self, id: str, route: str, when: str, expires: float | None, token: str, confirm: bool) -> None:
+        now = self.clock.ms / 1000
+        at, delay = {
+            "now": (None, None), "soon": (None, 0.5), "at once": (now - 1, None), "later": (now + 2, None)
+        }[when]  # fmt: skip
+        job = NewJob(id, id, f"digest {token}", route, token, 100 * DAY, at=at, delay=delay, expires_in=expires)
+        made = self.with_token(lambda store: store.create(job))
+        again = self.again
+        if made.pseq is not None:
+            found = self.record(id)
+            assert found is not None
+            self.publish(found.route, [Taken(id, made.pseq, made.number, made.epoch)], confirm)
+        self.again = again if not confirm else None
+
+    @rule(route=routes, n=st.integers(1, 4), confirm=st.booleans())
+    def take_due(self, route: str, n: int, confirm: bool) -> None:
+        taken = self.both(lambda store: store.take_due(route, n))
+        for row in taken:
+            before = self.before[row.message]
+            assert before.due is not None
+            assert before.due * 1000 <= self.clock.ms + 0.001  # never early
+        self.publish(route, taken, confirm)
+
+    @rule(route=routes, n=st.integers(1, 4), confirm=st.booleans())
+    def take_lost(self, route: str, n: int, confirm: bool) -> None:
+        self.publish(route, self.both(lambda store: store.take_lost(route, n)), confirm)
+
+    @precondition(lambda self: self.bells)
+    @rule(which=recent)
+    def published_late(self, which: int) -> None:
+        id, pseq, route = self.bells[-1 - which % len(self.bells)]
+        self.both(lambda store: store.published(route, [(id, pseq)]))
+
+    @rule(route=routes, depth=st.sampled_from([None, 0, 0, 5]))
+    def mark(self, route: str, depth: int | None) -> None:
+        self.both(lambda store: store.mark(route, depth))
+
+    # ---- attempts ------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.bells)
+    @rule(
+        which=recent,
+        worker=workers,
+        process=st.sampled_from(PROCESSES),
+        timeout=st.sampled_from([None, None, 1.0]),
+        delay=delays,
+    )
+    def deliver(self, which: int, worker: str, process: str, timeout: float | None, delay: float) -> None:
+        """A worker hears a doorbell: the newest or an old one, once or again."""
+        bell, token = self.bells[-1 - which % len(self.bells)], f"t{len(self.attempts)}-{next(numbers)}"
+        before = self.record(bell[0])
+        more: dict[str, Any] = {"process": process, "timeout": timeout, "delay": delay}
+        answer = self.claim(bell, token, worker, **more)
+        if isinstance(answer, NoLease):
+            self.both(lambda store: store.beat(worker, start=True))
+            answer = self.claim(bell, token, worker, **more)
+        if isinstance(answer, Unseen):
+            answer = self.claim(bell, token, worker, seen=answer.state, **more)
+            assert not isinstance(answer, Unseen)
+        if isinstance(answer, Claimed):
+            assert before is not None
+            assert before.status not in TERMINAL | {JobStatus.running}
+            assert before.due is None or before.due * 1000 <= self.clock.ms + 0.001
+            assert answer.number == before.attempt + 1
+            self.attempts.append((bell[0], token, answer.state))
+
+    @precondition(lambda self: self.attempts)
+    @rule(
+        which=recent,
+        how=st.sampled_from(["finish", "finish", "fail", "retry", "retry", "release", "cancelled"]),
+        delay=delays,
+    )
+    def end(self, which: int, how: str, delay: float) -> None:
+        """Somebody who once held a fence says how it went: its holder, or one who has lost it since."""
+        id, token, state = self.attempts[-1 - which % len(self.attempts)]
+        then = plan(state, "retried" if how == "retry" else "failed", delay)
+        if how == "retry" and then.delay is None:
+            how = "fail"
+        before, inside = self.record(id), copy.copy(self.memory._jobs.get(id))
+
+        def call(store: Store) -> bool:
+            match how:
+                case "finish":
+                    return store.finish(id, token, write_end("succeeded"), f"by {token}")
+                case "fail":
+                    return store.fail(id, token, then.end, then.reason)
+                case "retry":
+                    return store.retry(id, token, then.end, then.delay or 0.0, then.state)
+                case "release":
+                    return store.release(id, token, write_end("released"), delay)
+                case _:
+                    return store.cancelled(id, token, write_end("cancelled"), "asked to")
+
+        accepted, after = self.with_token(call), self.record(id)
+        held = inside is not None and inside.status is JobStatus.running and inside.fence == token
+        if held:
+            assert accepted
+            assert after is not None
+            assert after.status is not JobStatus.running
+        else:
+            assert before == after
+            assert accepted is (inside is not None and inside.ended == f"{token}:{how}")
+
+    @precondition(lambda self: self.attempts and self.bells)
+    @rule(which=recent, worker=workers)
+    def claim_arrives_late(self, which: int, worker: str) -> None:
+        """A claim that was sent long ago, by a fence that was used since."""
+        id, token, state = self.attempts[-1 - which % len(self.attempts)]
+        bell = next((bell for bell in reversed(self.bells) if bell[0] == id), (id, 1, ROUTES[0]))
+        inside = copy.copy(self.memory._jobs.get(id))
+        answer = self.claim(bell, token, worker, seen=state)
+        if isinstance(answer, Claimed) and inside is not None and inside.fence != token:
+            assert not inside.ended.startswith(f"{token}:")  # rolled back, or two attempts ago: a fence once more
+            self.attempts.append((id, token, answer.state))
+
+    @precondition(lambda self: self.again is not None)
+    @rule()
+    def the_reply_was_lost(self) -> None:
+        """The same call by the same token gives the same answer, and changes nothing."""
+        assert self.again is not None
+        call, answer = self.again
+        state = self.state_of_memory()
+        assert sort(self.with_token(call)) == sort(answer)
+        assert self.state_of_memory() == state
+
+    # ---- workers -------------------------------------------------------------------------------------------------------
+
+    @rule(worker=workers, start=st.booleans(), dead=st.sets(st.sampled_from(PROCESSES), max_size=1))
+    def beat(self, worker: str, start: bool, dead: set[str]) -> None:
+        answer = self.both(lambda store: store.beat(worker, start=start, dead=sorted(dead)))
+        assert not dead & set(answer.processes)
+
+    @rule(worker=workers)
+    def leave(self, worker: str) -> None:
+        self.both(lambda store: store.leave(worker))
+
+    @rule(n=st.integers(1, 3))
+    def reap(self, n: int) -> None:
+        self.both(lambda store: store.reap(n))
+
+    @rule(seconds=st.integers(1, 5), beating=st.sets(workers))
+    def ticks(self, seconds: int, beating: set[str]) -> None:
+        """Quiet time, with somebody ticking and some workers alive: who beats loses nothing but by its deadline."""
+        for _ in range(seconds):
+            self.clock.ms += 1000
+            running = {id: job.worker for id, job in self.memory._jobs.items() if job.status is JobStatus.running}
+            for worker in sorted(beating):
+                self.both(lambda store, worker=worker: store.beat(worker, start=True))  # type: ignore[misc]
+            for id, why in self.both(lambda store: store.reap(10)):
+                assert why == "time_limit" or running[id] not in beating
+
+    # ---- by hand -------------------------------------------------------------------------------------------------------
+
+    @rule(id=ids)
+    def cancel(self, id: str) -> None:
+        before = self.record(id)
+        said = self.both(lambda store: store.cancel(id, "not wanted"))
+        if before is None:
+            assert said == "missing"
+        elif before.status in TERMINAL:
+            assert said == "ended"
+        else:
+            assert said == ("requested" if before.status is JobStatus.running else "cancelled")
+        self.both(lambda store: store.cancel_requested(IDS))
+
+    @rule(id=ids, route=st.sampled_from([None, *ROUTES]), confirm=st.booleans())
+    def revive(self, id: str, route: str | None, confirm: bool) -> None:
+        taken = self.both(lambda store: store.revive(id, route=route))
+        record = self.record(id)
+        if taken is not None:
+            assert record is not None
+            self.revived_at[id] = record.attempt
+            self.publish(record.route, [taken], confirm)
+
+    # ---- time and disaster ---------------------------------------------------------------------------------------------
+
+    @rule(ms=st.sampled_from([1, 400, 1000, 2000, 5000]))
+    def time_passes(self, ms: int) -> None:
+        self.clock.ms += ms
+
+    @rule(ms=st.sampled_from([3_600_000, 10_000, -700, -3_600_000]))
+    def the_clock_jumps(self, ms: int) -> None:
+        self.clock.ms += ms
+
+    @rule()
+    def save(self) -> None:
+        keys = list(self.raw.scan_iter(f"{self.prefix}*", count=1000))
+        self.snapshot = (self.state_of_memory(), {key: self.raw.dump(key) for key in keys}, dict(self.revived_at))
+
+    @precondition(lambda self: self.snapshot is not None)
+    @rule()
+    def roll_back(self) -> None:
+        """A failover to a copy that was behind: the same epoch, an older truth. Whoever acted since knows more."""
+        assert self.snapshot is not None
+        memory, dumped, self.revived_at = copy.deepcopy(self.snapshot)
+        vars(self.memory).update(memory)
+        with self.raw.pipeline() as pipe:
+            for key in self.raw.scan_iter(f"{self.prefix}*", count=1000):
+                pipe.delete(key)
+            for key, value in dumped.items():
+                pipe.restore(key, 0, value)
+            pipe.execute()
+        self.again = None
+        self.before = {id: record for id in IDS if (record := self.record(id)) is not None}
+
+    # ---- what holds after each step ------------------------------------------------------------------------------------
+
+    def state_of_memory(self) -> dict[str, Any]:
+        fixed = {"_lock", "_clock", "_epoch", "_lease", "_retention", "_dead_ttl"}
+        return copy.deepcopy({name: value for name, value in vars(self.memory).items() if name not in fixed})
+
+    @invariant()
+    def records_are_equal_and_lawful(self) -> None:
+        for id in IDS:
+            record = self.memory.get(id)
+            assert record == self.redis.get(id)
+            assert self.memory.result(id) == self.redis.result(id)
+            before = self.before.get(id)
+            if record is None:
+                assert before is None
+                continue
+            self.before[id] = record
+            if before is None:
+                assert record.status in {JobStatus.scheduled, JobStatus.queued}
+            elif before.status is not record.status:
+                assert record.status in TRANSITIONS[before.status]
+            assert 0 <= record.attempt - self.revived_at[id] <= MAX_ATTEMPTS
+            open_runs = [n for n, (_, end) in enumerate(record.runs) if end is None]
+            assert open_runs == ([len(record.runs) - 1] if record.status is JobStatus.running else [])
+            assert (record.finished is not None) is (record.status in TERMINAL)
+        assert sorted(self.memory.dead(10)) == sorted(self.redis.dead(10))
+        assert self.memory.routes("rq") == self.redis.routes("rq")
+
+    @invariant()
+    def every_job_that_has_not_ended_is_found_again(self) -> None:
+        """In one place each, the same one in both stores: due, on its way, or held by a worker that has a lease."""
+        ours = {name: {} for name in self.indexes()}  # type: dict[str, dict[str, int]]
+        for id, job in self.memory._jobs.items():
+            places = []
+            if job.due is not None:
+                ours[f"due:{job.route}"][id] = job.due
+                places.append("due")
+            if job.on_the_way:
+                ours[f"queued:{job.route}"][id] = job.pseq
+                places.append("queued")
+            if job.outbox is not None:
+                ours[f"outbox:{job.route}"][id] = job.outbox
+                assert job.on_the_way
+            if job.deadline is not None:
+                ours["deadlines"][id] = job.deadline
+            if job.status is JobStatus.running:
+                assert job.worker in self.memory._workers
+                places.append("running")
+            assert (job.fence is not None) is (job.status is JobStatus.running)
+            assert len(places) == (0 if job.status in TERMINAL else 1)
+        ours["workers"] = self.memory._workers
+        for route in ROUTES:
+            ours[f"marks:{route}"] = {str(mark): since for since, mark in self.memory._routes[route].marks}
+        assert self.indexes() == ours
+
+    def indexes(self) -> dict[str, dict[str, int]]:
+        names = ["workers", "deadlines"]
+        names += [f"{kind}:{route}" for kind in ("due", "queued", "outbox", "marks") for route in ROUTES]
+        with self.raw.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.zrange(f"{self.prefix}{name}", 0, -1, withscores=True)
+            rows = pipe.execute()
+        return {name: {member.decode(): int(score) for member, score in row} for name, row in zip(names, rows, strict=True)}
+
+    @invariant()
+    def workers_know_what_they_hold(self) -> None:
+        for worker in WORKERS:
+            held = self.memory._running_on(worker)
+            found = self.raw.hgetall(f"{self.prefix}worker:{worker}")
+            assert {id: job.process for id, job in held} == {k.decode(): v.decode() for k, v in found.items()}
+            cancels = self.raw.smembers(f"{self.prefix}cancels:{worker}")
+            assert {id for id, job in held if job.cancel is not None} == {id.decode() for id in cancels}
+
+    # ---- and in the end ------------------------------------------------------------------------------------------------
+
+    def left_to_the_stewards_every_job_ends(self) -> None:
+        """Every message and every worker so far is gone. New ones come, and of the first new messages half are lost."""
+        due = [job.due for job in self.memory._jobs.values() if job.due is not None]
+        self.clock.ms = max([self.clock.ms, *due])  # a clock that was set back may be an hour away
+        self.both(lambda store: store.beat("last", start=True))
+        for second in range(60):
+            if all(job.status in TERMINAL for job in self.memory._jobs.values()):
+                break
+            self.clock.ms += 1000
+            self.both(lambda store: store.beat("last"))
+            self.both(lambda store: store.reap(100))
+            for route in ROUTES:
+                taken = self.both(lambda store, route=route: store.take_due(route, 100))  # type: ignore[misc]
+                taken += self.both(lambda store, route=route: store.take_lost(route, 100))  # type: ignore[misc]
+                self.publish(route, taken, confirm=True)
+                self.both(lambda store, route=route: store.mark(route, 0))  # type: ignore[misc]
+                for number, row in enumerate(taken):
+                    if second > 8 or number % 2:
+                        self.run(row, route)
+            self.records_are_equal_and_lawful()
+        statuses = {id: job.status for id, job in self.memory._jobs.items()}
+        assert set(statuses.values()) <= TERMINAL, statuses
+
+    def run(self, row: Taken, route: str) -> None:
+        bell, token = (row.message, row.pseq, route), f"last{next(numbers)}"
+        answer = self.claim(bell, token, "last")
+        if isinstance(answer, Unseen):
+            answer = self.claim(bell, token, "last", seen=answer.state)
+        if isinstance(answer, Claimed):
+            assert self.both(lambda store: store.finish(bell[0], token, write_end("succeeded"), None))
+
+
+def sort(answer: object) -> object:
+    """A beat's lists are sets."""
+    if isinstance(answer, Beat):
+        return Beat(answer.alive, tuple(sorted(answer.processes)), tuple(sorted(answer.cancels)))
+    return answer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    for kind in ("valkey", "redis"):
+        try:
+            binary = find_server(kind)
+        except LookupError:
+            continue
+        with RedisServer(binary, tmp_path_factory.mktemp("machine") / "data") as made:
+            yield made
+        return
+    if os.environ.get("QUEUEKIT_TEST_REQUIRE_SERVICES") == "1":
+        pytest.fail("no valkey-server and no redis-server")
+    pytest.skip("store machine: no valkey-server and no redis-server")
+
+
+def test_both_stores_are_the_same_lawful_machine(server: RedisServer) -> None:
+    run_state_machine_as_test(
+        lambda: StoreMachine(server),
+        settings=settings(
+            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
