@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from queuekit import context as _context
-from queuekit.errors import PayloadError, StaleAttempt
+from queuekit.errors import JobCancelled, PayloadError, StaleAttempt
 from queuekit.job import moment
 from queuekit.limits import HardLimit, Interrupted, Limits, limited, raise_in_thread, under_limits
 from queuekit.loops import submit
@@ -441,7 +441,7 @@ class Execution:
         if limits.hard_passed:
             cause: BaseException = TimeLimit(f"over its time limit of {limits.hard} s")
             cause.__cause__ = error
-        elif isinstance(error, asyncio.CancelledError) and stop.reason is not None:
+        elif isinstance(error, (asyncio.CancelledError, JobCancelled)) and stop.reason is not None:
             reason = stop.reason
             end = write_end("cancelled", reason=reason)
             return self._record(
