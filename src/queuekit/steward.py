@@ -18,55 +18,20 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from queuekit.adapters import BrokerAway
-from queuekit.message import Message, Publication
 from queuekit.processes import is_alive
 from queuekit.store import StoreAway
+from queuekit.ticks import Ticker
 
 if TYPE_CHECKING:
-    from queuekit.adapters import Adapter
     from queuekit.settings import Settings
-    from queuekit.store import Store, Taken
+    from queuekit.store import Store
 
-__all__ = ["Ticker", "main", "publish"]
+__all__ = ["Steward", "main"]
 
 log = logging.getLogger("queuekit.steward")
-
-BATCH: Final = 100
-
-
-def publish(store: Store, adapter: Adapter, route: str, taken: list[Taken]) -> int:
-    """Publish what was taken from the store, and clear the outbox. What fails is taken again after a while."""
-    publications = [Publication(Message.open(one.message), one.pseq, one.number, one.epoch) for one in taken]
-    if publications:
-        adapter.publish(publications)
-        store.published(route, [(one.message.id, one.pseq) for one in publications])
-    return len(publications)
-
-
-class Ticker:
-    """What every steward does for all: reap, and publish what is due and what was lost on the backend's routes."""
-
-    def __init__(self, store: Store, adapter: Adapter) -> None:
-        self.store = store
-        self.adapter = adapter
-
-    def tick(self) -> None:
-        """Raises StoreAway or BrokerAway; nothing is lost by that."""
-        for id, why in self.store.reap(BATCH):
-            log.warning("job %s: its attempt was ended: %s", id, why)
-        for route in self.store.routes(self.adapter.name):
-            self._drain(route)
-            self.store.mark(route, self.adapter.depth(route))
-
-    def _drain(self, route: str) -> None:
-        while publish(self.store, self.adapter, route, self.store.take_due(route, BATCH)) == BATCH:
-            pass
-        while publish(self.store, self.adapter, route, self.store.take_lost(route, BATCH)) == BATCH:
-            pass
-
 
 class _Watched:
     """Processes, by pidfd where the system has it."""

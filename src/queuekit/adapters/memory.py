@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from queuekit.adapters import Capabilities, Pool
 from queuekit.errors import ConfigError
 from queuekit.execution import Delivery, Execution
-from queuekit.steward import Ticker
 from queuekit.store.memory import MemoryStore
+from queuekit.ticks import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -47,3 +48,20 @@ def worker(modules: tuple[str, ...], dev: bool, log_level: str, **options: Any) 
     from queuekit.cli import worker as command
 
     raise SystemExit(command.run(modules, dev=dev, log_level=log_level, options=options))
+
+
+@cli.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--seed", type=int, default=1, show_default=True, help="Which calls fail and how, and the jitter of waits.")
+@click.option("--jobs", type=click.IntRange(1, 200), default=12, show_default=True, help="How many documents at most.")
+@click.option("--keep", is_flag=True, help="Keep the workers' logs and the server's data.")
+@click.option("--engines", default="celery,rq,dramatiq", hidden=True)
+def demo(folder: Path | None, seed: int, jobs: int, keep: bool, engines: str) -> None:
+    """Run one task on all three engines, against a model that misbehaves, and compare what they do.
+
+    The documents are the text files in FOLDER, or else the descriptions of the packages that are installed here. Takes
+    less than a minute, needs no key and no server, and leaves nothing behind. Exit code 0: all three agree.
+    """
+    from queuekit.cli import demo as command
+
+    raise SystemExit(command.run(folder, seed=seed, jobs=jobs, engines=engines, keep=keep))

@@ -68,7 +68,7 @@ def _get(thing: object, key: str) -> Any:
 
 
 def _http_status(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
+    if isinstance(value, int) and 100 <= value <= 599:
         return int(value)  # an HTTPStatus becomes a plain int
     return None
 

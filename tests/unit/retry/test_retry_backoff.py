@@ -46,6 +46,10 @@ def test_a_million_failures_do_not_overflow(backoff: Backoff) -> None:
     assert 0 <= low <= high < math.inf
 
 
+def test_no_wait_stays_no_wait() -> None:
+    assert Backoff(0).bounds(10**6) == (0, 0)
+
+
 def test_scaled() -> None:
     assert Backoff(30, cap=1800, jitter="full").scaled(1 / 30) == Backoff(1, cap=60, jitter="full")
 

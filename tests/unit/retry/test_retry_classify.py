@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.error
 from email.message import Message
+from typing import Any
 
 import pytest
 from retry_fakes import (
@@ -119,6 +121,7 @@ TABLE = [
     (anthropic_error("RequestTooLargeError", 413, body=anthropic_body("request_too_large")), C.bad_request),
     # anthropic, inside a stream on HTTP 200
     (anthropic_error("APIStatusError", 200, body=anthropic_body("overloaded_error")), C.overloaded),
+    (anthropic_error("APIStatusError", 200, body={"error": {"code": 503}}), C.overloaded),
     # google-genai
     (google_error("ClientError", 429, "RESOURCE_EXHAUSTED"), C.rate_limit),
     (google_error("ClientError", 429, "RESOURCE_EXHAUSTED", PER_MINUTE), C.rate_limit),
@@ -242,7 +245,7 @@ def test_the_reason_names_the_class_the_status_and_the_code_and_nothing_of_the_m
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 
 
-def limited(headers: dict[str, str]) -> object:
+def limited(headers: dict[str, str]) -> Any:
     return openai_error("RateLimitError", 429, headers)
 
 
@@ -325,6 +328,30 @@ def test_the_wait_is_read_from_where_the_provider_writes_it(exc: BaseException, 
     assert found == (hint if hint is None else pytest.approx(hint))
 
 
+def test_the_last_of_the_exhausted_buckets_counts_in_any_order() -> None:
+    resets = {"requests": "1h", "tokens": "1s"}
+    for names in (["requests", "tokens"], ["tokens", "requests"]):
+        headers = {f"x-ratelimit-remaining-{name}": "0" for name in names}
+        headers |= {f"x-ratelimit-reset-{name}": resets[name] for name in names}
+        assert classify(limited(headers)).hint == 3600
+
+
+def test_the_headers_of_the_response_win_over_copies() -> None:
+    exc = openai_error("RateLimitError", 429, {"retry-after": "5"}, headers={"Retry-After": "50"})
+    assert classify(exc).hint == 5
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system's time zone cannot be set from within")
+def test_a_date_without_a_zone_means_utc_wherever_the_worker_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        assert classify(limited({"retry-after": "Tue Nov 14 22:14:20 2023"}), now=NOW).hint == 60
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_date_needs_a_clock_and_is_left_out_without_one() -> None:
     assert classify(limited({"retry-after": "Tue, 14 Nov 2023 22:14:20 GMT"})).hint is None
 
@@ -395,7 +422,7 @@ def test_a_group_is_as_bad_as_its_worst_member() -> None:
     limit = openai_error("RateLimitError", 429)
     assert classify(ExceptionGroup("g", [limit, openai_error("AuthenticationError", 401)])).category is Category.auth
     assert classify(ExceptionGroup("g", [limit, TypeError()])).category is Category.unknown
-    hinted = ExceptionGroup("g", [limit, limited({"retry-after": "5"}), limited({"retry-after": "3"})])  # type: ignore[list-item]
+    hinted = ExceptionGroup("g", [limit, limited({"retry-after": "5"}), limited({"retry-after": "3"})])
     assert classify(hinted).hint == 5
     assert classify(fake("myapp.Boom", cause=ExceptionGroup("g", [limit]))).category is Category.rate_limit
 

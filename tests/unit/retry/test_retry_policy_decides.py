@@ -155,6 +155,11 @@ def test_max_elapsed_counts_from_the_first_failure_and_includes_the_wait(elapsed
     assert isinstance(decision, Retry) is allowed
 
 
+def test_a_clock_that_went_back_does_not_lengthen_max_elapsed() -> None:
+    policy = RetryPolicy([RetryRule("*", Backoff.fixed(30))], max_elapsed=20)
+    assert isinstance(decide(policy, ValueError(), RetryState(2, {"any": 1}, NOW + 50)), Fail)
+
+
 def test_a_first_wait_can_be_too_long_already() -> None:
     decision = decide(RetryPolicy([RetryRule("*", Backoff(30))], max_elapsed=20), ValueError())
     assert isinstance(decision, Fail)

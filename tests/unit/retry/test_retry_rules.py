@@ -38,6 +38,7 @@ LIMIT = openai_error("RateLimitError", 429)
         ("builtins.ValueError", ValueError(), True),
         ("litellm.RateLimitError", litellm_error("RateLimitError", "APIError", 429), True),
         ("litellm.exceptions.RateLimitError", litellm_error("RateLimitError", "APIError", 429), True),
+        ("other.RateLimitError", litellm_error("RateLimitError", "APIError", 429), False),
         ("asyncio.TimeoutError", TimeoutError(), True),
         ("category:rate_limit", LIMIT, True),
         ("category:server", LIMIT, False),

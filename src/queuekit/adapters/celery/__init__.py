@@ -58,7 +58,7 @@ class CeleryAdapter:
             if self._app is None:
                 from queuekit.adapters.celery.tasks import make_app
 
-                self._app = make_app(self.settings)
+                self._app = make_app(self.broker)
             return self._app
 
     def publish(self, publications: Sequence[Publication]) -> None:

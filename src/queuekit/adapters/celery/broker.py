@@ -109,24 +109,15 @@ class Broker:
         }
 
     @contextmanager
-    def _link(self, until: float) -> Iterator[_Link]:
+    def _link(self) -> Iterator[_Link]:
         """A connection for this thread. Raises BrokerAway."""
         if self._pid != os.getpid():
             # A forked child neither uses the parent's connections nor closes them: kept, so that nobody does.
             self._parents, self._idle, self._pid = self._idle, deque(), os.getpid()
         link: _Link | None = None
         try:
-            while link is None:
-                try:
-                    link = self._idle.pop()
-                except IndexError:
-                    link = self._open()
-                    break
-                if not self._answers(link):  # it went while it was idle
-                    link.close()
-                    link = None
-                if time.monotonic() > until:
-                    raise TimeoutError(f"no answer within {self.settings.enqueue_timeout:g} s")
+            # One that its server has closed meanwhile is seen and opened again by redis-py.
+            link = self._idle.pop() if self._idle else self._open()
             yield link
         except (OSError, KombuError, *self._errors()) as error:
             if link is not None:
@@ -147,14 +138,6 @@ class Broker:
             options["ssl"] = self.ssl
         return _Link(self.url(), options)
 
-    def _answers(self, link: _Link) -> bool:
-        try:
-            if self.is_redis:
-                link.channel.client.ping()
-            return bool(link.connection.connected)
-        except (OSError, KombuError, *self._errors()):
-            return False
-
     def _errors(self) -> tuple[type[Exception], ...]:
         if not self.is_redis:
             from amqp.exceptions import AMQPError
@@ -172,7 +155,7 @@ class Broker:
 
     def publish(self, publications: Sequence[Publication]) -> None:
         until = time.monotonic() + self.settings.enqueue_timeout
-        with self._link(until) as link:
+        with self._link() as link:
             for start in range(0, len(publications), BATCH):
                 if time.monotonic() > until:
                     raise TimeoutError(f"it took {start} of {len(publications)} messages in time")
@@ -225,7 +208,7 @@ class Broker:
             return None  # RabbitMQ counts a queue, not its levels
         _, name, level = split_route(route)
         priority = self.priority(level)
-        with self._link(time.monotonic() + self.settings.enqueue_timeout) as link:
+        with self._link() as link:
             key = self.queue(name).name + (f"{link.channel.sep}{priority}" if priority else "")
             length: int = link.channel.client.llen(key)
             return length

@@ -1,0 +1,218 @@
+"""Celery's own worker, with a gate before it and a stop that keeps its word.
+
+Pinned by tests/contracts/test_celery.py: what Celery does around the places that are overridden.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import signals
+from celery.app import trace
+from celery.worker import WorkController, state
+from celery.worker.consumer import Consumer
+from kombu.transport import TRANSPORT_ALIASES
+
+from queuekit.adapters.celery import transport
+from queuekit.adapters.celery.broker import BACKSTOP
+from queuekit.adapters.celery.tasks import UNKNOWN, DoorbellTask, compile_task
+from queuekit.errors import ConfigError
+from queuekit.message import HEADER, Doorbell, InvalidMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuekit.adapters.celery import CeleryAdapter
+    from queuekit.worker import Worker
+
+__all__ = ["run"]
+
+log = logging.getLogger("queuekit.celery")
+
+RAW: Final = 100_000  # characters of a message that are kept in the quarantine
+HAND_BACK: Final = signal.SIGQUIT  # tells a process that runs user code that the grace is over
+HANDING_BACK: Final = 2.0  # seconds that user code has to end then
+LEAVING: Final = 4.5  # seconds after the grace at which the process ends in any case
+
+
+# ---- the gate --------------------------------------------------------------------------------------------------------
+
+
+class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
+    """Only doorbells get as far as Celery's tasks; what else lies in our queues goes to quarantine."""
+
+    worker: Worker
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        deliver = super().create_task_handler(*args, **kwargs)
+
+        def gate(message: Any) -> None:
+            try:
+                self._admit(message)
+            except InvalidMessage as error:
+                self._put_aside(message, str(error))
+            else:
+                deliver(message)
+
+        return gate
+
+    def _admit(self, message: Any) -> None:
+        """Raises InvalidMessage. Celery is told what the doorbell says: a forged header chooses neither another task nor
+        a callback, a time or a limit."""
+        headers = message.headers
+        if not isinstance(headers, dict) or HEADER not in headers:
+            raise InvalidMessage(f"it has no header {HEADER!r}: nobody published it through queuekit")
+        bell = Doorbell.from_header(headers[HEADER])
+        try:
+            body = message.decode()
+        except Exception as error:  # not JSON, or not accepted; a pickle is not looked at
+            raise InvalidMessage(f"its body cannot be read as JSON: {error}") from None
+        match body:
+            case [list(), dict(), dict() as embed] if not any(embed.values()):
+                pass
+            case _:
+                raise InvalidMessage("its body is not [args, kwargs, {}]")
+        if headers.get("task") != bell.task or not isinstance(headers.get("id"), str):
+            raise InvalidMessage("its headers name another task than its doorbell, or no id")
+        if not isinstance(self.app.tasks.get(bell.task), DoorbellTask):
+            headers.update(task=UNKNOWN, shadow=bell.task)
+        headers.update(eta=None, expires=None, group=None, stamped_headers=None)
+        headers["timelimit"] = [None if bell.timeout is None else bell.timeout + BACKSTOP, None]
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._put_aside(message, f"its body cannot be read: {exc}")
+
+    def _put_aside(self, message: Any, why: str) -> None:
+        body = message.body
+        text = body.decode("utf-8", "backslashreplace") if isinstance(body, bytes) else str(body)
+        told = {"content_type": message.content_type, "headers": message.headers, "body": text}
+        self.worker.quarantine(json.dumps(told, default=repr)[:RAW], why)
+        message.ack_log_error(log, self.connection_errors)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """For as long as it takes, and soon after the broker is back: Celery's own waits for up to 30 s."""
+
+        def away(error: Exception, interval: float) -> None:
+            log.warning("the broker is away, trying again in %.1f s: %s", interval, error)
+
+        self.first_connection_attempt = False
+        return conn.ensure_connection(
+            away, None, interval_start=0.2, interval_step=0.3, interval_max=2.0, callback=state.maybe_shutdown
+        )
+
+
+# ---- stopping --------------------------------------------------------------------------------------------------------
+
+
+class _Stop:
+    """SIGTERM or SIGINT: no new jobs, and the running ones have the grace. Then, or at a second signal, each process that
+    runs user code is told to hand back what it runs; what does not end then is handed back under it."""
+
+    def __init__(self, worker: Worker, children: Callable[[], list[int]]) -> None:
+        self.worker, self.children = worker, children
+        self._now = threading.Event()
+        self._asked = False
+
+    def __call__(self, signum: int, frame: object) -> None:
+        state.should_stop = 0  # Celery's warm shutdown
+        if self._asked:
+            self._now.set()
+            return
+        self._asked = True
+        threading.Thread(target=self._run, name="queuekit-stop", daemon=True).start()
+
+    def _run(self) -> None:
+        self.worker.stopping.set()
+        grace = self.worker.settings.grace
+        log.info("stopping: no new jobs, and %g s for the running ones", grace)
+        self._now.wait(grace)
+        for pid in [*self.children(), os.getpid()]:
+            try:
+                os.kill(pid, HAND_BACK)
+            except ProcessLookupError:
+                pass
+        time.sleep(LEAVING)
+        os._exit(0)
+
+    def hand_back(self, signum: int, frame: object) -> None:
+        self.worker.stopping.set()
+        threading.Thread(target=self._hand_back_the_rest, name="queuekit-stop", daemon=True).start()
+        self.worker.execution.interrupt_running()
+
+    def _hand_back_the_rest(self) -> None:
+        time.sleep(HANDING_BACK)
+        if self.worker.execution.release_running("the worker stopped, and the task went on"):
+            os._exit(0)
+
+
+# ---- the worker ------------------------------------------------------------------------------------------------------
+
+
+def run(adapter: CeleryAdapter, worker: Worker) -> int:
+    """Run Celery's worker in this process until it is told to stop."""
+    pool = worker.pool or adapter.capabilities.default_pool
+    known = [one.name for one in adapter.capabilities.pools]
+    if pool not in known:
+        raise ConfigError(f"pool={pool!r}: queuekit runs Celery's pools {', '.join(known)}")
+
+    TRANSPORT_ALIASES["queuekit"] = f"{transport.__name__}:Transport"
+    transport.Transport.on_unreadable = staticmethod(lambda raw, why: worker.quarantine(_text(raw)[:RAW], why))
+    # An app's pool threads and children take it from there.
+    app = adapter.app
+    app.set_default()
+    for task in [*worker.tasks, UNKNOWN]:
+        compile_task(app, adapter.broker, task)
+    DoorbellTask.worker = worker
+    app.finalize()
+    queues = [adapter.broker.queue(name) for name in worker.queues]
+    for queue in queues:
+        app.amqp.queues.add(queue)
+    hostname = f"queuekit@{worker.name}"
+    trace.setup_worker_optimizations(app, hostname)
+
+    controller = WorkController(
+        app=app,
+        hostname=hostname,
+        pool=pool,
+        concurrency=1 if pool == "solo" else worker.concurrency,
+        queues=[queue.name for queue in queues],
+        prefetch_multiplier=1,
+        consumer_cls=type("DoorbellConsumer", (GatedConsumer,), {"worker": worker}),
+        ready_callback=lambda _: log.info("Celery's worker (%s) serves %s", pool, ", ".join(worker.queues)),
+        task_events=app.conf.worker_send_task_events,
+        without_mingle=True,
+        without_gossip=True,
+    )
+    stop = _Stop(worker, lambda: controller.pool.info.get("processes", []) if controller.pool else [])
+
+    def in_child(**_: Any) -> None:
+        # A service manager signals the whole group: it is the parent that says when. A handler and not SIG_IGN, which
+        # programs started by a task would inherit.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(HAND_BACK, stop.hand_back)
+
+    def leave_logging_alone(**_: Any) -> None: ...
+
+    signals.setup_logging.connect(leave_logging_alone, weak=False)
+    signals.worker_process_init.connect(in_child, weak=False)
+    for number, handler in {signal.SIGTERM: stop, signal.SIGINT: stop, HAND_BACK: stop.hand_back}.items():
+        signal.signal(number, handler)
+    worker.start()
+    if pool == "solo":
+        worker.watch_in_thread()  # its one thread runs the jobs
+    else:
+        controller.timer.call_repeatedly(0.5, worker.watch)
+    controller.start()
+    return int(controller.exitcode or 0)
+
+
+def _text(raw: Any) -> str:
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8", "backslashreplace")
+    return raw if isinstance(raw, str) else json.dumps(raw, default=repr)
