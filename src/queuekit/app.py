@@ -40,6 +40,7 @@ __all__ = ["App", "configure", "current_app"]
 log = logging.getLogger("queuekit")
 
 DEV_FOLDER: Final = ".queuekit"
+BROKER_AWAY_PAUSE: Final = 2.0  # seconds
 
 _active: ContextVar[App | None] = ContextVar("queuekit_app", default=None)
 _default: App | None = None
@@ -63,6 +64,7 @@ class App:
         self._settings: Settings | None = None
         self._adapter: Adapter | None = None
         self._store: Store | None = None
+        self._ask_broker_at = 0.0  # time.monotonic()
 
     @property
     def in_use(self) -> bool:
@@ -220,32 +222,20 @@ class App:
         return 3 * min(2.0, self.settings.enqueue_timeout * 0.3)
 
     def _publish(self, route: str, publications: list[Publication]) -> None:
-        """The jobs are accepted: what fails from here on is made good by a steward."""
+        """The jobs are accepted: what fails from here on is made good by a steward.
+
+        While the broker is away, one enqueue in a while asks it; the others would wait for it in vain.
+        """
+        if time.monotonic() < self._ask_broker_at:
+            return
         try:
             self.adapter.publish(publications)
             self.store.published(route, [(one.message.id, one.pseq) for one in publications])
         except ConnectionError as error:
-            log.warning(
-                "%d jobs are recorded, and will be published when the broker is back: %s", len(publications), error
-            )
-
-    def revive(self, id: str) -> Job[Any]:
-        """Queue a failed or cancelled job again, on this App's backend, wherever it was before. Its attempts are numbered
-        on, and its retries are counted anew.
-
-        Raises:
-            JobNotFound: an unknown id.
-            QueuekitError: the job has not ended, or has succeeded.
-        """
-        record = self.store.get(id)
-        if record is None:
-            raise JobNotFound(f"no job {id!r} in namespace {self.settings.namespace!r}")
-        message = replace(Message.open(record.message), backend=cast("str", self.settings.backend))
-        taken = self.store.revive(id, message=message.seal(), route=message.route)
-        if taken is None:
-            raise QueuekitError(f"job {id} is {record.status}: only a job that failed or was cancelled can be revived")
-        self._publish(message.route, [Publication(message, taken.pseq, taken.number, taken.epoch)])
-        return Job(id, app=self, task=find_task(message.task), created=False)
+            self._ask_broker_at = time.monotonic() + BROKER_AWAY_PAUSE
+            log.warning("recorded, and published when the broker is back: %s", error)
+        except Exception:
+            log.exception("the jobs are recorded, but could not be published from here")
 
     # ---- the memory backend ------------------------------------------------------------------------------------------
 

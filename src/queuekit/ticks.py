@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from queuekit.message import Message, Publication
+from queuekit.message import InvalidMessage, Message, Publication
 
 if TYPE_CHECKING:
     from queuekit.adapters import Adapter
@@ -18,13 +18,20 @@ log = logging.getLogger("queuekit.steward")
 BATCH: Final = 100
 
 
-def publish(store: Store, adapter: Adapter, route: str, taken: list[Taken]) -> int:
-    """Publish what was taken from the store, and clear the outbox. What fails is taken again after a while."""
-    publications = [Publication(Message.open(one.message), one.pseq, one.number, one.epoch) for one in taken]
+def publish(store: Store, adapter: Adapter, route: str, taken: list[Taken]) -> None:
+    """Publish what was taken from the store, and clear the outbox. What fails is taken again after a while.
+
+    Raises BrokerAway or StoreAway.
+    """
+    publications = []
+    for one in taken:
+        try:
+            publications.append(Publication(Message.open(one.message), one.pseq, one.number, one.epoch))
+        except InvalidMessage as error:  # recorded by a later version: its own stewards publish it
+            log.warning("a job on %s cannot be published from here: %s", route, error)
     if publications:
         adapter.publish(publications)
         store.published(route, [(one.message.id, one.pseq) for one in publications])
-    return len(publications)
 
 
 class Ticker:
@@ -43,7 +50,8 @@ class Ticker:
             self.store.mark(route, self.adapter.depth(route))
 
     def _drain(self, route: str) -> None:
-        while publish(self.store, self.adapter, route, self.store.take_due(route, BATCH)) == BATCH:
-            pass
-        while publish(self.store, self.adapter, route, self.store.take_lost(route, BATCH)) == BATCH:
-            pass
+        for take in (self.store.take_due, self.store.take_lost):
+            while taken := take(route, BATCH):
+                publish(self.store, self.adapter, route, taken)
+                if len(taken) < BATCH:
+                    break

@@ -435,15 +435,16 @@ class StoreMachine(RuleBasedStateMachine):
             self.clock.ms += 1000
             self.both(lambda store: store.beat("last"))
             self.both(lambda store: store.reap(100))
+            self.records_are_equal_and_lawful()
             for route in ROUTES:
                 taken = self.both(lambda store, route=route: store.take_due(route, 100))  # type: ignore[misc]
                 taken += self.both(lambda store, route=route: store.take_lost(route, 100))  # type: ignore[misc]
                 self.publish(route, taken, confirm=True)
                 self.both(lambda store, route=route: store.mark(route, 0))  # type: ignore[misc]
+                self.records_are_equal_and_lawful()
                 for number, row in enumerate(taken):
                     if second > 8 or number % 2:
                         self.run(row, route)
-            self.records_are_equal_and_lawful()
         statuses = {id: job.status for id, job in self.memory._jobs.items()}
         assert set(statuses.values()) <= TERMINAL, statuses
 
@@ -453,7 +454,9 @@ class StoreMachine(RuleBasedStateMachine):
         if isinstance(answer, Unseen):
             answer = self.claim(bell, token, "last", seen=answer.state)
         if isinstance(answer, Claimed):
+            self.records_are_equal_and_lawful()
             assert self.both(lambda store: store.finish(bell[0], token, write_end("succeeded"), None))
+            self.records_are_equal_and_lawful()
 
 
 def sort(answer: object) -> object:

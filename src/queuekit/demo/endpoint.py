@@ -83,7 +83,6 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet for an answer: in two, the second would wait for the first to be acknowledged
     server_version = "queuekit-demo"
@@ -91,6 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """The demo's screen is its own."""
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        assert isinstance(self.server, _Server)
+        return self.server.endpoint
 
     def do_GET(self) -> None:
         self._error(404, "not_found", f"Unknown request URL: GET {self.path}")
@@ -112,19 +116,19 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(400, "invalid_request_error", f"The body is no chat completion request: {error!r}")
         if streams:
             return self._error(400, "invalid_request_error", "This stand-in does not stream: stream=False.")
-        failure = self.server.endpoint.next_failure(engine, self.headers.get("X-Client-Request-Id", ""))
+        failure = self._endpoint.next_failure(engine, self.headers.get("X-Client-Request-Id", ""))
         if failure is None:
             return self._send(200, _completion(text))
         if failure.status is None:
-            self.server.endpoint.closing.wait(LONGEST_SILENCE)
+            self._endpoint.closing.wait(LONGEST_SILENCE)
             self.close_connection = True
             return None
         headers = {} if failure.retry_after is None else {"Retry-After": str(failure.retry_after)}
         return self._error(failure.status, failure.code, failure.message, headers)
 
     def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
-        self._send(status, {"error": {"message": message, "type": kind, "param": None, "code": code}}, headers)
+        kinds = {429: "requests", 500: "server_error", 503: "service_unavailable_error"}
+        self._send(status, {"error": {"message": message, "type": kinds.get(status, "invalid_request_error"), "param": None, "code": code}}, headers)
 
     def _send(self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         body = json.dumps(answer).encode()

@@ -36,7 +36,7 @@ class Failure:
     final: bool = False
 
 
-OVERLOADED: Final = Failure("503", 503, Category.overloaded, "service_unavailable", "The engine is overloaded.")
+OVERLOADED: Final = Failure("503", 503, Category.overloaded, "server_is_overloaded", "The engine is currently overloaded.")
 BROKEN: Final = Failure("500", 500, Category.server, "server_error", "The server had an error.")
 SILENT: Final = Failure("no answer", None, Category.timeout)
 REFUSED: Final = Failure("401", 401, Category.auth, "invalid_api_key", "Incorrect API key provided.", final=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,8 @@ from queuekit.job import JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from queuekit import JobInfo
     from queuekit.demo.documents import Documents
@@ -43,7 +44,7 @@ def introduce(console: Console, documents: Documents, engines: Sequence[str], se
         f"Retries: RetryPolicy.for_llm(scale=1/{1 / tasks.SCALE:g}): the preset's rules, its backoffs divided by "
         f"{1 / tasks.SCALE:g}. A Retry-After is obeyed as it was sent.",
     ):
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
+        console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     console.print()
 
 
@@ -112,7 +113,7 @@ def _dead_letters(console: Console, watch: Watch) -> None:
     console.print(Text("Dead letters", style="bold") + Text(", kept for 30 days with their arguments:", style="not bold"))
     for id, engines in dead.items():
         why = watch.info(engines[0], id).reason or ""
-        console.print(Padding(Text.assemble((id, "red"), f" on {_and(engines)}: {why}"), (0, 0, 0, 2)))
+        console.print(Padding(Text.assemble((id, "red"), f" on {_and(engines)}: {why}"), (0, 0, 0, 2), expand=False))
     console.print()
 
 
@@ -121,21 +122,22 @@ def _sample(console: Console, watch: Watch) -> None:
         summary = watch.result(watch.engines[0], id)
         if summary is not None:
             console.print(Text("One of the answers", style="bold") + Text(f", for {id}:", style="not bold"))
-            console.print(Padding(Text(summary.text), (0, 0, 1, 2)))
+            console.print(Padding(Text(summary.text), (0, 0, 1, 2), expand=False))
             return
 
 
 def _verdict(console: Console, watch: Watch, found: Sequence[str], seconds: float) -> None:
-    first = [watch.info(watch.engines[0], id) for id in watch.documents]
+    engine = watch.engines[0]
+    first = [watch.info(engine, id) for id in watch.documents]
     tries = sum(len(info.attempts) for info in first)
     waits = sum(1 for info in first for one in info.attempts if one.delay is not None)
     if found:
         console.print(Text("Not as it should be:", style="bold red"))
         for line in found:
-            console.print(Padding(Text(line), (0, 0, 0, 2)))
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
         console.print(Text(f"{seconds:.0f} s in all.", style="bold"))
         return
-    agree = f"{_and(watch.engines)} agree" if len(watch.engines) > 1 else f"{watch.engines[0]} did as planned"
+    agree = f"{_and(watch.engines)} agree" if len(watch.engines) > 1 else f"{engine} did as planned"
     console.print(
         Text(
             f"{agree}: {len(first)} jobs, {tries} attempts, {waits} retries, the same categories, delays and results. "
@@ -144,7 +146,7 @@ def _verdict(console: Console, watch: Watch, found: Sequence[str], seconds: floa
         )
     )
     console.print(Text(f"Next: the task is {tasks.__file__}. Copy it to tasks.py, set OPENAI_API_KEY, and run"))
-    console.print(Text(f"    queuekit worker --backend {watch.engines[0]} --dev tasks.py"), soft_wrap=True)
+    console.print(Text(f"    queuekit worker --backend {engine} --dev tasks.py"), soft_wrap=True)
 
 
 def _and(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -75,7 +76,7 @@ def run(request: Request) -> int:
     _check_installed(request.engines)
     from queuekit.demo.screen import make_console
 
-    if hasattr(sys.stdout, "reconfigure"):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter is no reason to fail
     console = make_console()
     with _signals() as interrupt:

@@ -8,9 +8,8 @@ is a bug, and no rate limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuekit.retry.category import Category
 from queuekit.retry.decisions import Lost, TimeLimit
@@ -26,6 +25,9 @@ from queuekit.retry.tables import (
     TIME_LIMITS,
     status_category,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "Chain",

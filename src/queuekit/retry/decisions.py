@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from queuekit.errors import ConfigError
 from queuekit.retry.backoff import Seconds, positive_int, seconds
-from queuekit.retry.category import Category
+from queuekit.retry.category import Category  # noqa: TC001 - typing.get_type_hints(Retry) needs it
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 __all__ = ["Decision", "DoNotRetry", "Fail", "Lost", "Pass", "Retry", "RetryAfter", "RetryState", "TimeLimit"]
 
@@ -119,7 +122,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Control flow (a cancellation, an interrupt, an engine's own signal): not the policy's to judge; let it through."""
+    """Control flow (a cancellation, an interrupt, an engine's signal): not for a policy to judge. Let it through."""
 
     reason: str = "control flow"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from queuekit.retry.reading import read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["bucket_hint", "explicit_hint"]
 

@@ -25,8 +25,8 @@ class Lowered:
 
     Attributes:
         engine: "celery", "rq" or "dramatiq".
-        options: for `@app.task(**options)`, `rq.Retry(**options)` (none where it is empty), `@dramatiq.actor(**options)`.
-            Classes are given by their qualified names: import what you have installed.
+        options: for `@app.task(**options)`, `rq.Retry(**options)` (no Retry where they are empty), or
+            `@dramatiq.actor(**options)`. Classes are given by their qualified names: import what you have installed.
         losses: what the policy says and these options do not do, one sentence each.
     """
 

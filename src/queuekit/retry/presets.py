@@ -62,9 +62,11 @@ def llm(overrides: Mapping[str, Any]) -> dict[str, Any]:
     preset = {str(rule.name): rule for rule in _LLM_RULES}
     for name, rule in preset.items():
         rules.append(_overridden(name, rule, overrides[name]) if name in overrides else rule)
-    for category in Category:
-        if category in overrides and category not in preset:
-            rules.append(_overridden(category, _rule(category, Backoff(10), 3), overrides[category]))
+    rules.extend(
+        _overridden(category, _rule(category, Backoff(10), 3), overrides[category])
+        for category in Category
+        if category in overrides and category not in preset
+    )
     policy = RetryPolicy(rules, **{**_LLM, **{name: overrides[name] for name in _POLICY if name in overrides}})
     if "scale" in overrides:
         policy = policy.scaled(overrides["scale"])

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from queuekit.retry.rules import RetryRule
-
 if TYPE_CHECKING:
     from queuekit.retry.policy import RetryPolicy
+    from queuekit.retry.rules import RetryRule
 
 __all__ = ["Preview", "PreviewRow", "preview"]
 

@@ -51,13 +51,16 @@ def headers_of(exc: BaseException) -> dict[str, str]:
     headers: dict[str, str] = {}
     for source in sources:
         for key, value in _items(source):
-            if isinstance(key, bytes):
-                key = key.decode("latin-1")
-            if isinstance(value, bytes):
-                value = value.decode("latin-1")
-            if isinstance(key, str) and isinstance(value, (str, int, float)):
-                headers.setdefault(key.lower(), str(value))
+            name, said = _text(key), _text(value)
+            if name is not None and said is not None:
+                headers.setdefault(name.lower(), said)
     return headers
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return str(value) if isinstance(value, (str, int, float)) else None
 
 
 def _get(thing: object, key: str) -> Any:

@@ -71,7 +71,7 @@ class Matcher(NamedTuple):
         """Whether an error is meant. Never raises; what went wrong with a predicate is added to `notes`."""
         if self.kind == "category":
             return chain.category in _INCLUDES.get(self.value, (self.value,))
-        if chain.category is Category.lost and self.kind != "name" and self.kind != "suffix":
+        if chain.category is Category.lost and self.kind not in {"name", "suffix"}:
             return False
         if self.kind == "any":
             return True
@@ -116,7 +116,7 @@ def _load(path: str) -> Predicate:
         thing = getattr(thing, name)
     if isinstance(thing, type) or not callable(thing):
         raise ConfigError(f"{path!r} is no function")
-    return cast(Predicate, thing)
+    return cast("Predicate", thing)
 
 
 def matcher(on: object) -> tuple[Matcher, str | Predicate]:
@@ -134,7 +134,7 @@ def matcher(on: object) -> tuple[Matcher, str | Predicate]:
         return _text_matcher(on), on
     if callable(on):
         name = getattr(on, "__qualname__", None) or type_name(type(on))
-        predicate = cast(Predicate, on)
+        predicate = cast("Predicate", on)
         return Matcher("predicate", str(name).replace("<lambda>", "lambda"), predicate), predicate
     raise ConfigError(f"RetryRule(on={on!r}) cannot match an error: {_FORMS}")
 
@@ -218,10 +218,7 @@ class RetryRule:
             ConfigError: a matcher that means nothing, or a value out of range.
         """
         several: Sequence[object]
-        if isinstance(on, (list, tuple, set, frozenset)):
-            several = list(on)
-        else:
-            several = [on]
+        several = list(on) if isinstance(on, (list, tuple, set, frozenset)) else [on]
         if not several:
             raise ConfigError(f"RetryRule(on={on!r}) matches nothing: {_FORMS}; '*' matches any error")
         if not isinstance(backoff, Backoff):

@@ -89,7 +89,8 @@ NAMES: dict[str, Category | None] = {
                 httpx.TimeoutException httpx2.TimeoutException httpcore.TimeoutException
                 httpcore._exceptions.TimeoutException
                 requests.exceptions.Timeout requests.exceptions.ConnectTimeout
-                urllib3.exceptions.TimeoutError urllib3.exceptions.ConnectTimeoutError urllib3.exceptions.ReadTimeoutError
+                urllib3.exceptions.TimeoutError urllib3.exceptions.ConnectTimeoutError
+                urllib3.exceptions.ReadTimeoutError
                 botocore.exceptions.ReadTimeoutError botocore.exceptions.ConnectTimeoutError
                 aiohttp.client_exceptions.ServerTimeoutError redis.exceptions.TimeoutError
                 google.api_core.exceptions.RetryError

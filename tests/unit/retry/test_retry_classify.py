@@ -337,7 +337,8 @@ def test_the_last_of_the_exhausted_buckets_counts_in_any_order() -> None:
 
 
 def test_the_headers_of_the_response_win_over_copies() -> None:
-    exc = openai_error("RateLimitError", 429, {"retry-after": "5"}, headers={"Retry-After": "50"})
+    exc: Any = limited({"retry-after": "5"})
+    exc.headers = {"Retry-After": "50"}
     assert classify(exc).hint == 5
 
 
@@ -378,7 +379,7 @@ def test_the_context_says_nothing() -> None:
         try:
             raise openai_error("RateLimitError", 429)
         except Exception:  # noqa: BLE001
-            raise KeyError("a bug in the handler")
+            raise KeyError("a bug in the handler")  # noqa: B904
     except KeyError as exc:
         assert exc.__context__ is not None
         assert classify(exc).category is Category.unknown
