@@ -26,17 +26,19 @@ import json
 import math
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, time
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal, Never, NoReturn, Protocol, TypeAlias, Unpack, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Never, NoReturn, Protocol, TypeAlias, Unpack, get_origin, get_type_hints
 
 from queuekit.errors import ConfigError, PayloadError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
 __all__ = ["JSON", "Arguments", "Codec"]
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 DEFAULT_LIMIT = 1024 * 1024  # bytes
 
@@ -307,7 +309,7 @@ class _Wire(Protocol):
         """JSON text, and the value after its declared constraints. Raises anything where it cannot."""
         ...
 
-    def verify(self, value: Any, checked: Any, text: bytes) -> None:
+    def verify(self, value: Any, checked: Any, text: bytes, /) -> None:
         """Raises _Refused if the text would not come back as the value."""
         ...
 
@@ -326,7 +328,7 @@ class _PlainWire:
         self._check(value, "", 1)
         return _dumps(value), value
 
-    def verify(self, value: Any, checked: Any, text: bytes) -> None:
+    def verify(self, _value: Any, _checked: Any, _text: bytes, /) -> None:
         return None  # encode() admits nothing that could change
 
     def decode(self, text: bytes) -> Any:
@@ -518,8 +520,8 @@ def _change(a: Any, b: Any, *, exact: bool) -> _Change | None:
             if x is not y:
                 change = _change(x, y, exact=exact)
                 if change is not None:
-                    where = where if isinstance(where, str) else f"[{_short(_repr(*where))}]"
-                    return dataclasses.replace(change, at=where + change.at)
+                    at = where if isinstance(where, str) else f"[{_short(_repr(*where))}]"
+                    return dataclasses.replace(change, at=at + change.at)
     elif a == b:
         return None
     if exact and not _alike(a, b):

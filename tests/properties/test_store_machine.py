@@ -11,13 +11,20 @@ from __future__ import annotations
 import copy
 import itertools
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from queuekit.job import TERMINAL, TRANSITIONS, JobStatus
 from queuekit.store import Beat, Claimed, IfEnded, NewJob, NoLease, Taken, Unseen
@@ -43,6 +50,12 @@ ROUTES = ("rq:x:0", "rq:y:0")
 WORKERS = ("w1", "w2")
 PROCESSES = ("1:1", "2:2")
 DELAYS = (0.0, 0.5, 2.0)
+INDEXES = (
+    "workers",
+    "deadlines",
+    "dead",
+    *(f"{kind}:{route}" for kind in ("due", "queued", "outbox", "marks") for route in ROUTES),
+)
 
 ids, routes, workers, delays = (st.sampled_from(some) for some in (IDS, ROUTES, WORKERS, DELAYS))
 recent = st.integers(0, 7)  # how far back among those there are
@@ -77,15 +90,17 @@ class StoreMachine(RuleBasedStateMachine):
         self.redis = RedisStore(server.url, self.namespace, lease=LEASE, clock=self.clock, timeout=10.0, **long)
         self.memory = MemoryStore(lease=LEASE, clock=self.clock, **long)
         self.memory._epoch = self.redis.epoch()
-        self.raw = redis.Redis.from_url(server.url)
+        self.raw = redis.Redis.from_url(server.url, decode_responses=True, protocol=2)
+        self.dumps = redis.Redis.from_url(server.url, protocol=2)
         self.prefix = f"queuekit:{{{self.namespace}}}:"
 
         self.bells: list[tuple[str, int, str]] = []  # (id, pseq, route): what a broker may deliver, also twice or never
         self.attempts: list[tuple[str, str, str]] = []  # (id, token, state): fences that were handed out
         self.again: tuple[Callable[[Store], Any], Any] | None = None  # the last call with a token, and its answer
         self.before: dict[str, Record] = {}
+        self.seen: dict[str, Any] = {}  # the hash of each job as it was in Redis
         self.revived_at = dict.fromkeys(IDS, 0)  # the attempts that were made before the last revival
-        self.snapshot: tuple[dict[str, Any], dict[bytes, bytes], dict[str, int]] | None = None
+        self.snapshot: tuple[dict[str, Any], dict[str, Any], dict[str, int]] | None = None
 
     def teardown(self) -> None:
         try:
@@ -93,8 +108,8 @@ class StoreMachine(RuleBasedStateMachine):
         finally:
             if keys := list(self.raw.scan_iter(f"{self.prefix}*", count=1000)):
                 self.raw.delete(*keys)
-            self.raw.close()
-            self.redis.close()
+            for client in (self.raw, self.dumps, self.redis):
+                client.close()
 
     # ---- both at once --------------------------------------------------------------------------------------------------
 
@@ -111,7 +126,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def publish(self, route: str, taken: Sequence[Taken], confirm: bool) -> None:
         self.bells += [(row.message, row.pseq, route) for row in taken]
-        if confirm:
+        if confirm and taken:
             self.both(lambda store: store.published(route, [(row.message, row.pseq) for row in taken]))
 
     def claim(self, bell: tuple[str, int, str], token: str, worker: str, **more: Any) -> Claim:
@@ -134,7 +149,22 @@ class StoreMachine(RuleBasedStateMachine):
     def record(self, id: str) -> Record | None:
         return self.memory.get(id)
 
+    def jobs(self, *statuses: str) -> list[str]:
+        return [id for id, job in self.memory._jobs.items() if job.status in statuses]
+
     # ---- enqueue and publish -------------------------------------------------------------------------------------------
+
+    @initialize(
+        settled=st.booleans(), beating=st.sets(workers), jobs=st.integers(1, 4), delay=st.sampled_from([None, 0.5])
+    )
+    def begin(self, settled: bool, beating: set[str], jobs: int, delay: float | None) -> None:
+        for id in IDS[:jobs]:
+            job = NewJob(id, id, "d", ROUTES[0], "t", 100 * DAY, delay=delay)
+            made = self.with_token(lambda store, job=job: store.create(job))  # type: ignore[misc]
+            if made.pseq is not None:
+                self.publish(ROUTES[0], [Taken(id, made.pseq, 1, made.epoch)], confirm=True)
+        if settled:  # long enough for reaping to be no longer suspended
+            self.ticks(seconds=4, beating=beating)
 
     @rule(
         id=ids,
@@ -158,6 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.publish(found.route, [Taken(id, made.pseq, made.number, made.epoch)], confirm)
         self.again = again if not confirm else None
 
+    @precondition(lambda self: self.jobs("scheduled", "retrying", "queued"))
     @rule(route=routes, n=st.integers(1, 4), confirm=st.booleans())
     def take_due(self, route: str, n: int, confirm: bool) -> None:
         taken = self.both(lambda store: store.take_due(route, n))
@@ -167,21 +198,32 @@ class StoreMachine(RuleBasedStateMachine):
             assert before.due * 1000 <= self.clock.ms + 0.001  # never early
         self.publish(route, taken, confirm)
 
+    @precondition(lambda self: self.jobs("queued"))
     @rule(route=routes, n=st.integers(1, 4), confirm=st.booleans())
     def take_lost(self, route: str, n: int, confirm: bool) -> None:
         self.publish(route, self.both(lambda store: store.take_lost(route, n)), confirm)
 
-    @precondition(lambda self: self.bells)
+    @precondition(lambda self: self.jobs("queued") and self.bells)
     @rule(which=recent)
     def published_late(self, which: int) -> None:
         id, pseq, route = self.bells[-1 - which % len(self.bells)]
         self.both(lambda store: store.published(route, [(id, pseq)]))
 
+    @precondition(lambda self: self.jobs("queued"))
     @rule(route=routes, depth=st.sampled_from([None, 0, 0, 5]))
     def mark(self, route: str, depth: int | None) -> None:
         self.both(lambda store: store.mark(route, depth))
 
     # ---- attempts ------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.bells)
+    @rule(which=recent, worker=workers, delay=delays)
+    def a_due_doorbell_rings(self, which: int, worker: str, delay: float) -> None:
+        """The ordinary case, which the broad one below meets too seldom."""
+        waiting = [bell for bell in self.bells if bell[0] in self.jobs("queued", "retrying", "scheduled")]
+        for bell in waiting[-1 - which % len(waiting) :][:1] if waiting else ():
+            self.bells.append(bell)
+            self.deliver(which=0, worker=worker, process=PROCESSES[0], timeout=None, delay=delay)
 
     @precondition(lambda self: self.bells)
     @rule(
@@ -209,6 +251,14 @@ class StoreMachine(RuleBasedStateMachine):
             assert before.due is None or before.due * 1000 <= self.clock.ms + 0.001
             assert answer.number == before.attempt + 1
             self.attempts.append((bell[0], token, answer.state))
+
+    @precondition(lambda self: self.jobs("running"))
+    @rule(how=st.sampled_from(["retry", "retry", "retry", "fail", "release", "finish"]), delay=delays)
+    def the_holder_ends(self, how: str, delay: float) -> None:
+        (id, *_) = self.jobs("running")
+        fence = self.memory._jobs[id].fence
+        self.attempts.append(next(attempt for attempt in self.attempts if attempt[1] == fence))
+        self.end(which=0, how=how, delay=delay)
 
     @precondition(lambda self: self.attempts)
     @rule(
@@ -271,18 +321,27 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- workers -------------------------------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.jobs("running"))
     @rule(worker=workers, start=st.booleans(), dead=st.sets(st.sampled_from(PROCESSES), max_size=1))
     def beat(self, worker: str, start: bool, dead: set[str]) -> None:
         answer = self.both(lambda store: store.beat(worker, start=start, dead=sorted(dead)))
         assert not dead & set(answer.processes)
 
+    @precondition(lambda self: self.memory._workers)
     @rule(worker=workers)
     def leave(self, worker: str) -> None:
         self.both(lambda store: store.leave(worker))
 
+    @precondition(lambda self: self.jobs("running"))
     @rule(n=st.integers(1, 3))
     def reap(self, n: int) -> None:
         self.both(lambda store: store.reap(n))
+
+    @precondition(lambda self: self.jobs("running"))
+    @rule()
+    def all_workers_fall_silent(self) -> None:
+        self.ticks(seconds=6, beating=set())
+        assert not self.jobs("running")
 
     @rule(seconds=st.integers(1, 5), beating=st.sets(workers))
     def ticks(self, seconds: int, beating: set[str]) -> None:
@@ -297,6 +356,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- by hand -------------------------------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.memory._jobs)
     @rule(id=ids)
     def cancel(self, id: str) -> None:
         before = self.record(id)
@@ -309,8 +369,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert said == ("requested" if before.status is JobStatus.running else "cancelled")
         self.both(lambda store: store.cancel_requested(IDS))
 
-    @rule(id=ids, route=st.sampled_from([None, *ROUTES]), confirm=st.booleans())
-    def revive(self, id: str, route: str | None, confirm: bool) -> None:
+    @precondition(lambda self: self.jobs("failed", "cancelled"))
+    @rule(which=recent, route=st.sampled_from([None, *ROUTES]), confirm=st.booleans())
+    def revive(self, which: int, route: str | None, confirm: bool) -> None:
+        ended = self.jobs("failed", "cancelled", "succeeded")
+        id = ended[which % len(ended)]
         taken = self.both(lambda store: store.revive(id, route=route))
         record = self.record(id)
         if taken is not None:
@@ -324,6 +387,7 @@ class StoreMachine(RuleBasedStateMachine):
     def time_passes(self, ms: int) -> None:
         self.clock.ms += ms
 
+    @precondition(lambda self: self.jobs("running", "queued", "retrying"))
     @rule(ms=st.sampled_from([3_600_000, 10_000, -700, -3_600_000]))
     def the_clock_jumps(self, ms: int) -> None:
         self.clock.ms += ms
@@ -331,7 +395,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def save(self) -> None:
         keys = list(self.raw.scan_iter(f"{self.prefix}*", count=1000))
-        self.snapshot = (self.state_of_memory(), {key: self.raw.dump(key) for key in keys}, dict(self.revived_at))
+        self.snapshot = (self.state_of_memory(), {key: self.dumps.dump(key) for key in keys}, dict(self.revived_at))
 
     @precondition(lambda self: self.snapshot is not None)
     @rule()
@@ -340,13 +404,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.snapshot is not None
         memory, dumped, self.revived_at = copy.deepcopy(self.snapshot)
         vars(self.memory).update(memory)
-        with self.raw.pipeline() as pipe:
+        with self.dumps.pipeline() as pipe:
             for key in self.raw.scan_iter(f"{self.prefix}*", count=1000):
                 pipe.delete(key)
             for key, value in dumped.items():
                 pipe.restore(key, 0, value)
             pipe.execute()
         self.again = None
+        self.seen = {}
         self.before = {id: record for id in IDS if (record := self.record(id)) is not None}
 
     # ---- what holds after each step ------------------------------------------------------------------------------------
@@ -356,31 +421,40 @@ class StoreMachine(RuleBasedStateMachine):
         return copy.deepcopy({name: value for name, value in vars(self.memory).items() if name not in fixed})
 
     @invariant()
-    def records_are_equal_and_lawful(self) -> None:
+    def both_stores_are_equal_and_lawful(self) -> None:
+        hashes, indexes, holds, cancels = self.look()
         for id in IDS:
             record = self.memory.get(id)
-            assert record == self.redis.get(id)
-            assert self.memory.result(id) == self.redis.result(id)
-            before = self.before.get(id)
-            if record is None:
-                assert before is None
-                continue
-            self.before[id] = record
-            if before is None:
-                assert record.status in {JobStatus.scheduled, JobStatus.queued}
-            elif before.status is not record.status:
-                assert record.status in TRANSITIONS[before.status]
-            assert 0 <= record.attempt - self.revived_at[id] <= MAX_ATTEMPTS
-            open_runs = [n for n, (_, end) in enumerate(record.runs) if end is None]
-            assert open_runs == ([len(record.runs) - 1] if record.status is JobStatus.running else [])
-            assert (record.finished is not None) is (record.status in TERMINAL)
-        assert sorted(self.memory.dead(10)) == sorted(self.redis.dead(10))
-        assert self.memory.routes("rq") == self.redis.routes("rq")
+            if hashes[id] != self.seen.get(id) or record != self.before.get(id):
+                self.seen[id] = hashes[id]
+                assert record == self.redis.get(id)
+                assert self.memory.result(id) == self.redis.result(id)
+                self.is_lawful(id, record)
+        self.can_be_found_again(indexes)
+        for worker in WORKERS:
+            held = self.memory._running_on(worker)
+            assert holds[worker] == {id: job.process for id, job in held}
+            assert cancels[worker] == {id for id, job in held if job.cancel is not None}
 
-    @invariant()
-    def every_job_that_has_not_ended_is_found_again(self) -> None:
-        """In one place each, the same one in both stores: due, on its way, or held by a worker that has a lease."""
-        ours = {name: {} for name in self.indexes()}  # type: dict[str, dict[str, int]]
+    def is_lawful(self, id: str, record: Record | None) -> None:
+        before = self.before.get(id)
+        if record is None:
+            assert before is None
+            return
+        self.before[id] = record
+        if before is None:
+            assert record.status in {JobStatus.scheduled, JobStatus.queued}
+        elif before.status is not record.status:
+            assert record.status in TRANSITIONS[before.status]
+        assert 0 <= record.attempt - self.revived_at[id] <= MAX_ATTEMPTS
+        open_runs = [n for n, (_, end) in enumerate(record.runs) if end is None]
+        assert open_runs == ([len(record.runs) - 1] if record.status is JobStatus.running else [])
+        assert (record.finished is not None) is (record.status in TERMINAL)
+
+    def can_be_found_again(self, indexes: dict[str, dict[str, int]]) -> None:
+        """A job that has not ended is in one place, the same one in both stores: due, on its way, or held by a worker
+        that has a lease."""
+        ours: dict[str, dict[str, int]] = {name: {} for name in INDEXES}
         for id, job in self.memory._jobs.items():
             places = []
             if job.due is not None:
@@ -400,27 +474,28 @@ class StoreMachine(RuleBasedStateMachine):
             assert (job.fence is not None) is (job.status is JobStatus.running)
             assert len(places) == (0 if job.status in TERMINAL else 1)
         ours["workers"] = self.memory._workers
+        ours["dead"] = {
+            id: job.finished or 0 for id, job in self.memory._jobs.items() if job.status is JobStatus.failed
+        }
         for route in ROUTES:
             ours[f"marks:{route}"] = {str(mark): since for since, mark in self.memory._routes[route].marks}
-        assert self.indexes() == ours
+        assert indexes == ours
 
-    def indexes(self) -> dict[str, dict[str, int]]:
-        names = ["workers", "deadlines"]
-        names += [f"{kind}:{route}" for kind in ("due", "queued", "outbox", "marks") for route in ROUTES]
+    def look(self) -> tuple[Any, Any, Any, Any]:
+        """The jobs' hashes, all sorted sets, what each worker holds, and what each is to cancel, in one go."""
         with self.raw.pipeline(transaction=False) as pipe:
-            for name in names:
+            for id in IDS:
+                pipe.hgetall(f"{self.prefix}job:{id}")
+            for name in INDEXES:
                 pipe.zrange(f"{self.prefix}{name}", 0, -1, withscores=True)
-            rows = pipe.execute()
-        return {name: {member.decode(): int(score) for member, score in row} for name, row in zip(names, rows, strict=True)}
-
-    @invariant()
-    def workers_know_what_they_hold(self) -> None:
-        for worker in WORKERS:
-            held = self.memory._running_on(worker)
-            found = self.raw.hgetall(f"{self.prefix}worker:{worker}")
-            assert {id: job.process for id, job in held} == {k.decode(): v.decode() for k, v in found.items()}
-            cancels = self.raw.smembers(f"{self.prefix}cancels:{worker}")
-            assert {id for id, job in held if job.cancel is not None} == {id.decode() for id in cancels}
+            for worker in WORKERS:
+                pipe.hgetall(f"{self.prefix}worker:{worker}")
+                pipe.smembers(f"{self.prefix}cancels:{worker}")
+            rows = iter(pipe.execute())
+        hashes = {id: next(rows) for id in IDS}
+        indexes = {name: {member: int(score) for member, score in next(rows)} for name in INDEXES}
+        workers = {worker: (next(rows), set(next(rows))) for worker in WORKERS}
+        return hashes, indexes, {w: held for w, (held, _) in workers.items()}, {w: c for w, (_, c) in workers.items()}
 
     # ---- and in the end ------------------------------------------------------------------------------------------------
 
@@ -434,17 +509,20 @@ class StoreMachine(RuleBasedStateMachine):
                 break
             self.clock.ms += 1000
             self.both(lambda store: store.beat("last"))
-            self.both(lambda store: store.reap(100))
-            self.records_are_equal_and_lawful()
+            if self.both(lambda store: store.reap(100)):
+                self.both_stores_are_equal_and_lawful()
             for route in ROUTES:
                 taken = self.both(lambda store, route=route: store.take_due(route, 100))  # type: ignore[misc]
                 taken += self.both(lambda store, route=route: store.take_lost(route, 100))  # type: ignore[misc]
-                self.publish(route, taken, confirm=True)
+                self.publish(route, taken, confirm=bool(taken))
                 self.both(lambda store, route=route: store.mark(route, 0))  # type: ignore[misc]
-                self.records_are_equal_and_lawful()
+                if taken:
+                    self.both_stores_are_equal_and_lawful()
                 for number, row in enumerate(taken):
-                    if second > 8 or number % 2:
+                    if second > 3 or number % 2:
                         self.run(row, route)
+        assert self.memory.routes("rq") == self.redis.routes("rq")
+        assert sorted(self.memory.dead(10)) == sorted(self.redis.dead(10))
         statuses = {id: job.status for id, job in self.memory._jobs.items()}
         assert set(statuses.values()) <= TERMINAL, statuses
 
@@ -454,15 +532,17 @@ class StoreMachine(RuleBasedStateMachine):
         if isinstance(answer, Unseen):
             answer = self.claim(bell, token, "last", seen=answer.state)
         if isinstance(answer, Claimed):
-            self.records_are_equal_and_lawful()
+            self.both_stores_are_equal_and_lawful()
             assert self.both(lambda store: store.finish(bell[0], token, write_end("succeeded"), None))
-            self.records_are_equal_and_lawful()
+            self.both_stores_are_equal_and_lawful()
 
 
 def sort(answer: object) -> object:
-    """A beat's lists are sets."""
+    """The lists of a beat, and the attempts that are reaped of one worker, come in any order."""
     if isinstance(answer, Beat):
         return Beat(answer.alive, tuple(sorted(answer.processes)), tuple(sorted(answer.cancels)))
+    if isinstance(answer, list) and answer and isinstance(answer[0], tuple):
+        return sorted(answer)
     return answer
 
 
@@ -483,8 +563,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 def test_both_stores_are_the_same_lawful_machine(server: RedisServer) -> None:
     run_state_machine_as_test(
-        lambda: StoreMachine(server),
+        cast("type[StoreMachine]", lambda: StoreMachine(server)),
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

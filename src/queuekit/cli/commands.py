@@ -52,7 +52,7 @@ def worker(modules: tuple[str, ...], dev: bool, log_level: str, **options: Any) 
 
 @cli.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--seed", type=int, default=1, show_default=True, help="Which calls fail and how, and the jitter of waits.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Which calls fail, and the jitter of waits.")
 @click.option("--jobs", type=click.IntRange(1, 200), default=12, show_default=True, help="How many documents at most.")
 @click.option("--keep", is_flag=True, help="Keep the workers' logs and the server's data.")
 @click.option("--engines", default="celery,rq,dramatiq", hidden=True)

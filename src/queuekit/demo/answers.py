@@ -27,10 +27,26 @@ _MARKUP: Final = tuple(
 )
 _SENTENCE: Final = re.compile(r"[A-Z][^.!?]{30,}?[.!?](?=\s|\Z)", re.DOTALL)
 _COMMON: Final = frozenset(
-    "about after also been before being below between both could does each from have having here into just like made "
-    "make many more most must need only other over same should some such than that their them then there these they "
-    "this those through under used using very want were what when where which while will with without would your "
-    "https http html".split()
+    {
+        "about",
+        "also",
+        "been",
+        "before",
+        "both",
+        "could",
+        "does",
+        "each",
+        "from",
+        "have",
+        "here",
+        "html",
+        "http",
+        "https",
+    }
+    | {"into", "just", "like", "made", "make", "many", "more", "most", "must", "need", "only", "other", "over", "same"}
+    | {"should", "some", "such", "than", "that", "their", "them", "then", "there", "these", "they", "this", "those"}
+    | {"under", "used", "using", "very", "want", "were", "what", "when", "where", "which", "while", "will", "with"}
+    | {"without", "would", "your"}
 )
 
 

@@ -43,7 +43,10 @@ class Endpoint:
         self._lock = threading.Lock()
         self._server = _Server(self)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="queuekit-demo-endpoint", daemon=True
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.05},
+            name="queuekit-demo-endpoint",
+            daemon=True,
         )
 
     def url(self, engine: str) -> str:
@@ -128,7 +131,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         kinds = {429: "requests", 500: "server_error", 503: "service_unavailable_error"}
-        self._send(status, {"error": {"message": message, "type": kinds.get(status, "invalid_request_error"), "param": None, "code": code}}, headers)
+        self._send(
+            status,
+            {
+                "error": {
+                    "message": message,
+                    "type": kinds.get(status, "invalid_request_error"),
+                    "param": None,
+                    "code": code,
+                }
+            },
+            headers,
+        )
 
     def _send(self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         body = json.dumps(answer).encode()

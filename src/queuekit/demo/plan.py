@@ -19,7 +19,7 @@ class Failure:
     """What the endpoint does to one call.
 
     Attributes:
-        name: as the screen says it.
+        name, short: as the screen says it, where there is room and where there is little.
         status: the HTTP status, or None: it does not answer at all.
         category: what the policy has to make of it.
         code, message: of the error in the body.
@@ -34,9 +34,12 @@ class Failure:
     message: str = ""
     retry_after: int | None = None
     final: bool = False
+    short: str = ""
 
 
-OVERLOADED: Final = Failure("503", 503, Category.overloaded, "server_is_overloaded", "The engine is currently overloaded.")
+OVERLOADED: Final = Failure(
+    "503", 503, Category.overloaded, "server_is_overloaded", "The engine is currently overloaded."
+)
 BROKEN: Final = Failure("500", 500, Category.server, "server_error", "The server had an error.")
 SILENT: Final = Failure("no answer", None, Category.timeout)
 REFUSED: Final = Failure("401", 401, Category.auth, "invalid_api_key", "Incorrect API key provided.", final=True)
@@ -50,6 +53,7 @@ def limited(retry_after: int) -> Failure:
         "rate_limit_exceeded",
         f"Rate limit reached. Please try again in {retry_after} s.",
         retry_after,
+        short=f"429, {retry_after} s",
     )
 
 

@@ -55,7 +55,7 @@ class _Interrupt:
 
     signals: list[int] = field(default_factory=list)
 
-    def note(self, number: int, frame: FrameType | None) -> None:
+    def note(self, number: int, _: FrameType | None) -> None:
         self.signals.append(number)
 
     def check(self) -> None:
@@ -85,9 +85,6 @@ def run(request: Request) -> int:
         except _Interrupted:
             console.print("The demo was stopped; its processes have ended.")
             return 128 + interrupt.signals[0]
-        except BrokenPipeError:  # nobody reads any more: queuekit demo | head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         except _Trouble as error:
             console.print(f"The demo failed: {error}", markup=False, soft_wrap=True)
             return 1
@@ -121,11 +118,14 @@ def _documents(request: Request) -> Documents:
 def _run(request: Request, console: Console, interrupt: _Interrupt) -> int:
     from queuekit.demo.endpoint import Endpoint
     from queuekit.demo.plan import Plan
+    from queuekit.demo.report import announce, explain, report
+    from queuekit.demo.verdict import differences
     from queuekit.demo.workers import Workers, worker_environment
     from queuekit.embedded import start
 
     began = time.monotonic()
     documents = _documents(request)
+    announce(console, documents, request.engines, request.seed)
     plan = Plan(request.seed, [one.id for one in documents.chosen])
     # What is entered last is left first: the workers go while their broker is still there.
     with ExitStack() as stack:
@@ -142,26 +142,27 @@ def _run(request: Request, console: Console, interrupt: _Interrupt) -> int:
                 model_url=endpoint.url(engine),
                 environ=os.environ,
             )
-            workers.start(engine, "queuekit.demo.tasks", environ)
+            workers.start(engine, ("queuekit.demo.tasks", "queuekit.demo.warm"), environ)
             interrupt.check()
-        # These import the openai client: meanwhile the workers do the same.
-        from queuekit.demo.report import introduce, report
-        from queuekit.demo.verdict import differences
+        # This imports the openai client: meanwhile the workers do the same.
+        from queuekit.demo import tasks
 
-        introduce(console, documents, request.engines, request.seed)
+        explain(console, tasks.SCALE)
         watch = _watch(stack, request, documents, broker.url)
         try:
             _follow(watch, console, workers, interrupt)
         except QueuekitError as error:
             raise _Trouble(f"{error}\n{_logs(workers, request.engines)}") from error
-        found = differences(request.engines, plan, watch.documents, watch.info, watch.result)
-        report(console, watch, plan, found, time.monotonic() - began)
+        found = differences(plan, watch, endpoint.calls)
+        report(console, watch, plan, found, time.monotonic() - began, str(tasks.__file__))
         return 1 if found else 0
 
 
 def _folder(stack: ExitStack, console: Console, *, keep: bool) -> Path:
     if not keep:
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="queuekit-demo-", ignore_cleanup_errors=True)))
+        return Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="queuekit-demo-", ignore_cleanup_errors=True))
+        )
     folder = Path(tempfile.mkdtemp(prefix="queuekit-demo-"))
     console.print(f"Kept: the workers' logs and the server's data in {folder}", soft_wrap=True)
     return folder
@@ -198,9 +199,7 @@ def _follow(watch: Watch, console: Console, workers: Workers, interrupt: _Interr
             for engine, code in workers.dead().items():
                 raise _Trouble(f"the worker of {engine} has ended (exit code {code}). It said:\n{workers.tail(engine)}")
             if time.monotonic() > until:
-                left = ", ".join(
-                    f"{engine}: {dict(watch.counts(engine))}" for engine in watch.engines
-                )
+                left = ", ".join(f"{engine}: {dict(watch.counts(engine))}" for engine in watch.engines)
                 raise _Trouble(f"not over after {PATIENCE:g} s: {left}\n{_logs(workers, watch.engines)}")
 
 

@@ -59,14 +59,15 @@ def make_screen(console: Console) -> Screen:
     return LiveScreen(console) if console.is_terminal else PlainScreen(console)
 
 
-def line_of(event: Event) -> Text:
+def line_of(event: Event, *, short: bool) -> Text:
     one = event.attempt
     text = Text(f"{event.engine:<9}", style="bold")
     text.append(f"{event.document}: attempt {one.number} ", style="not bold")
     text.append(f"{one.outcome}", style=f"not bold {COLOURS.get(one.outcome, 'red')}")
-    if one.reason and one.outcome != "succeeded":
-        text.append(f": {one.reason}", style="not bold")
-    return text
+    if one.outcome == "succeeded":
+        return text
+    again = "" if one.delay is None else f", again in {one.delay:.2f} s"
+    return text.append(f": {one.category}{again}" if short or not one.reason else f": {one.reason}", style="not bold")
 
 
 class PlainScreen:
@@ -76,10 +77,10 @@ class PlainScreen:
         self._console = console
         self._start = time.monotonic()
 
-    def show(self, watch: Watch, events: Sequence[Event]) -> None:
+    def show(self, watch: Watch, events: Sequence[Event]) -> None:  # noqa: ARG002
         now = time.monotonic() - self._start
         for event in events:
-            self._console.print(Text(f"{now:5.1f} s  ") + line_of(event), soft_wrap=True)
+            self._console.print(Text(f"{now:5.1f} s  ") + line_of(event, short=False), soft_wrap=True)
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +100,7 @@ class LiveScreen:
         self._start = time.monotonic()
 
     def show(self, watch: Watch, events: Sequence[Event]) -> None:
-        self._events.extend(line_of(event) for event in events)
+        self._events.extend(line_of(event, short=True) for event in events)
         self._live.update(self._picture(watch), refresh=True)
 
     def _picture(self, watch: Watch) -> Group:

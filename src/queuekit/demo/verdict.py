@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from queuekit.job import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping
 
     from queuekit import JobInfo
     from queuekit.demo.plan import Plan
 
-__all__ = ["Step", "differences", "schedule", "waited"]
+__all__ = ["Records", "Step", "differences", "schedule", "waited"]
 
 ROUNDING: Final = 0.001  # seconds: the record's times have microseconds
 
@@ -47,24 +47,37 @@ def waited(info: JobInfo) -> list[float | None]:
     return waits
 
 
-def differences(
-    engines: Sequence[str],
-    plan: Plan,
-    documents: Sequence[str],
-    info: Callable[[str, str], JobInfo],
-    result: Callable[[str, str], object],
-) -> list[str]:
-    """What is not as it should be, a line each; nothing, where all is."""
+class Records(Protocol):
+    """What a Watch knows when all jobs are over."""
+
+    @property
+    def engines(self) -> tuple[str, ...]: ...
+
+    @property
+    def documents(self) -> tuple[str, ...]: ...
+
+    def info(self, engine: str, document: str) -> JobInfo: ...
+
+    def result(self, engine: str, document: str) -> object: ...
+
+
+def differences(plan: Plan, records: Records, calls: Mapping[tuple[str, str], int]) -> list[str]:
+    """What is not as it should be, a line each; nothing, where all is. `calls`: how many the endpoint has seen."""
     found: list[str] = []
-    for id in documents:
-        for engine in engines:
-            found += [f"{engine}, {id}: {line}" for line in _against_plan(plan, id, info(engine, id))]
-        first, *others = engines
+    first, *others = records.engines
+    for id in records.documents:
+        for engine in records.engines:
+            info = records.info(engine, id)
+            found += [f"{engine}, {id}: {line}" for line in _against_plan(plan, id, info)]
+            if len(info.attempts) != calls[engine, id]:
+                found.append(
+                    f"{engine}, {id}: {len(info.attempts)} attempts, and {calls[engine, id]} calls of the model"
+                )
         for engine in others:
-            one, other = schedule(info(first, id)), schedule(info(engine, id))
+            one, other = schedule(records.info(first, id)), schedule(records.info(engine, id))
             if one != other:
                 found.append(f"{id}: {first} has [{_said(one)}], {engine} has [{_said(other)}]")
-            if result(first, id) != result(engine, id):
+            if records.result(first, id) != records.result(engine, id):
                 found.append(f"{id}: {first} has another result than {engine}")
     return found
 

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -20,6 +20,7 @@ __all__ = ["Workers", "worker_environment"]
 
 STOP: Final = 5.0  # seconds that a worker has to end, before it is killed
 CONCURRENCY: Final = 2
+_PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 
 # The owner's death closes the pipe, also by SIGKILL, when nothing of the owner can act any more. A worker leads a
 # process group of its own, whose number is its pid.
@@ -34,15 +35,18 @@ def worker_environment(
     engine: str, *, broker_url: str, namespace: str, seed: int, model_url: str, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """The environment of an engine's worker: nothing but QUEUEKIT_BACKEND and the namespace tells the engines apart."""
-    # Neither the user's own settings nor his key have a place in a demonstration.
-    kept = {name: value for name, value in environ.items() if not name.startswith(("QUEUEKIT_", "OPENAI_"))}
+    # Neither the user's own settings nor a key have a place in a demonstration, nor a proxy on the way to loopback.
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("QUEUEKIT_", "OPENAI_")) and name.lower() not in _PROXIES
+    }
     if "PYTHONPATH" in kept:  # the worker runs in another folder
-        kept["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in kept["PYTHONPATH"].split(os.pathsep))
-    loopback = ",".join(filter(None, (kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1")))
+        kept["PYTHONPATH"] = os.pathsep.join(
+            str(Path(part).absolute()) for part in kept["PYTHONPATH"].split(os.pathsep)
+        )
     return {
         **kept,
-        "NO_PROXY": loopback,
-        "no_proxy": loopback,
         "PYTHONUNBUFFERED": "1",
         "QUEUEKIT_BACKEND": engine,
         "QUEUEKIT_BROKER_URL": broker_url,
@@ -63,11 +67,11 @@ class Workers:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._leash: subprocess.Popen[bytes] | None = None
 
-    def start(self, engine: str, module: str, environ: Mapping[str, str]) -> None:
-        """`queuekit worker MODULE`, in a session of its own: Ctrl-C in the terminal reaches the demo only."""
+    def start(self, engine: str, modules: Sequence[str], environ: Mapping[str, str]) -> None:
+        """`queuekit worker MODULE...`, in a session of its own: Ctrl-C in the terminal reaches the demo only."""
         with self.log(engine).open("wb") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "queuekit", "worker", module],
+                [sys.executable, "-m", "queuekit", "worker", *modules],
                 cwd=self._folder,
                 env=dict(environ),
                 stdin=subprocess.DEVNULL,

@@ -184,9 +184,7 @@ class MemoryStore:
             self._park(job, self._now + _ms(then.delay), JobStatus.retrying)
 
     def _running_on(self, worker: str) -> list[tuple[str, _Job]]:
-        return [
-            (id, job) for id, job in self._jobs.items() if job.status is JobStatus.running and job.worker == worker
-        ]
+        return [(id, job) for id, job in self._jobs.items() if job.status is JobStatus.running and job.worker == worker]
 
     # ---- enqueue and publish -----------------------------------------------------------------------------------------
 
@@ -405,7 +403,7 @@ class MemoryStore:
     def reap(self, n: int) -> list[tuple[str, str]]:
         with self._lock:
             now = self._now
-            if self._tick is None or now < self._tick or (now - self._tick) > self._lease / 3:
+            if self._tick is not None and (now < self._tick or (now - self._tick) > self._lease / 3):
                 self._suspended = now + self._lease
                 self._workers = {worker: min(end, now + self._lease) for worker, end in self._workers.items()}
             self._tick = now

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEASE", "SLACK", "TICK", "Bench", "MemoryBench", "WorkerBench"]
 
-LEASE = 3.0
+LEASE = 2.0
 TICK = 0.2
 SLACK = 4.0  # seconds that a busy test machine may be late by; "never too early" has no slack
 
@@ -74,11 +74,13 @@ class Bench:
     def until(self, true: Callable[[], Any], what: str, within: float = 15.0) -> Any:
         """What the function gives, once that is true. Fails after so many seconds."""
         end = time.monotonic() + within
+        pause = 0.01
         while not (found := true()):
             if time.monotonic() > end:
                 raise AssertionError(f"not within {within} s: {what}")
             if not self.app.run_next():
-                time.sleep(0.02)
+                time.sleep(pause)
+                pause = min(pause * 1.5, 0.1)
         return found
 
     def started(self, job: Job[Any], attempt: int = 1, within: float = 15.0) -> Entry:
@@ -169,13 +171,13 @@ class WorkerBench(Bench):
         with self.app.activate():
             job = add.enqueue(1)
         end = time.monotonic() + 30
-        while not self.journal.entries(job.id):
+        while not self.journal.entries(job.id, "start"):
             if worker.exit_code is not None or time.monotonic() > end:
                 raise AssertionError(
                     f"the worker of {self.target} has done nothing (exit code {worker.exit_code}):\n"
                     f"{worker.said()[-4000:]}"
                 )
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def ensure_worker(self) -> WorkerProcess:
         """One worker that runs: the last one, or a new one."""

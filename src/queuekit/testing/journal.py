@@ -51,10 +51,16 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: list[Entry] = []
+        self._read = 0
         path.touch()
 
     def entries(self, job: str | None = None, event: str | None = None) -> list[Entry]:
         """In the order in which they were written."""
-        lines = self.path.read_text("utf-8").splitlines(keepends=True)
-        found = (Entry(*json.loads(line)) for line in lines if line.endswith("\n"))
-        return [one for one in found if job in {None, one.job} and event in {None, one.event}]
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._known.append(Entry(*json.loads(line)))
+                    self._read += len(line)
+        return [one for one in self._known if job in {None, one.job} and event in {None, one.event}]

@@ -41,7 +41,9 @@ class Clock:
         return self.ms
 
 
-def plan(delay: float | None = 0.0, state: str = "", *, reason: str = "the worker died", outcome: str = "lost") -> IfEnded:
+def plan(
+    delay: float | None = 0.0, state: str = "", *, reason: str = "the worker died", outcome: str = "lost"
+) -> IfEnded:
     return IfEnded(delay=delay, state=state, end=write_end(outcome, delay=delay, reason=reason), reason=reason)
 
 
@@ -139,10 +141,13 @@ class World:
     def prefix(self) -> str:
         return f"queuekit:{{{self.namespace}}}:"
 
+    def command(self, *args: str | int) -> Any:
+        return self.raw.execute_command(*args)  # type: ignore[no-untyped-call]
+
     def _scan(self) -> list[str]:
         return list(self.raw.scan_iter(f"{self.prefix}*", count=1000))
 
-    def keys(self) -> set[str]:
+    def key_names(self) -> set[str]:
         """The keys of the namespace, without their prefix."""
         return {key.removeprefix(self.prefix) for key in self._scan()}
 

@@ -112,13 +112,13 @@ def test_a_server_that_does_not_let_us_in_has_refused(kind: str, login: str, tmp
 def test_a_full_server_refuses_and_nothing_is_half_done(own_server: RedisServer) -> None:
     with World("redis", own_server) as world:
         world.new("a")
-        before = world.keys()
+        before = world.key_names()
         world.raw.config_set("maxmemory", "1")
         with pytest.raises(StoreAway, match="refused create") as caught:
             world.new("b")
         assert caught.value.sent is False
         world.raw.config_set("maxmemory", "0")
-        assert world.keys() == before
+        assert world.key_names() == before
         assert world.new("b").pseq == 2
 
 
@@ -245,7 +245,7 @@ def test_a_record_that_somebody_deleted_stops_nothing(redis_world: World) -> Non
     assert world.store.reap(100) == [("limit-2", "time_limit")]
     assert world.tick(LEASE, beat=["w"]) == [("worker-2", "lost")]
     assert world.store.get("queued") is None
-    assert not [key for key in world.keys() if key.startswith("job:") and not key.endswith("-2")]
+    assert not [key for key in world.key_names() if key.startswith("job:") and not key.endswith("-2")]
 
 
 # ---- scripts and keys ----------------------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ WHOLE = {"HGETALL", "HKEYS", "SMEMBERS"}  # give all of a key: those must not gr
 def monitored(world: World, *, lua_only: bool = False) -> list[list[str]]:
     """The commands of every_operation(), as the server saw them."""
     seen: list[list[str]] = []
-    with world.raw.monitor() as monitor:
+    with world.raw.monitor() as monitor:  # type: ignore[no-untyped-call]
         every_operation(world)
         world.raw.echo("that was all")
         while (row := monitor.next_command())["command"] != "ECHO that was all":
@@ -391,7 +391,7 @@ FAMILIES = set(re.findall(r"^    ([a-z]+)[: ]", module.__doc__ or "", re.MULTILI
 
 def test_every_key_is_a_documented_one(redis_world: World) -> None:
     every_operation(redis_world)
-    assert {key.partition(":")[0] for key in redis_world.keys()} <= FAMILIES
+    assert {key.partition(":")[0] for key in redis_world.key_names()} <= FAMILIES
     assert {"job", "result", "due", "queued", "outbox", "route", "marks", "workers", "meta"} < FAMILIES
 
 
@@ -401,20 +401,20 @@ def test_no_key_is_left_behind_by_a_job_whose_time_is_over(redis_world: World, e
     world.use(retention=60.0, dead_ttl=60.0)
     world.settle()
     world.new("j", delay=1, result_ttl=10.0)
-    assert {key for key in world.keys() if "j" in key.split(":") or key.startswith("due")} == {"job:j", f"due:{R}"}
+    assert {key for key in world.key_names() if "j" in key.split(":") or key.startswith("due")} == {"job:j", f"due:{R}"}
     world.advance(1)
     world.store.take_due(R, 10)
-    assert {f"queued:{R}", f"outbox:{R}"} <= world.keys()
+    assert {f"queued:{R}", f"outbox:{R}"} <= world.key_names()
     world.store.published(R, [("j", 1)])
     if end != "cancel":
         world.run("j", "t1", timeout=30.0, on_lost=plan(None))
-        assert {"worker:w", "deadlines"} <= world.keys()
+        assert {"worker:w", "deadlines"} <= world.key_names()
         world.store.cancel("j", "why")
-        assert "cancels:w" in world.keys()
+        assert "cancels:w" in world.key_names()
     match end:
         case "finish":
             world.store.finish("j", "t1", OK, "42")
-            assert "result:j" in world.keys()
+            assert "result:j" in world.key_names()
         case "fail":
             world.store.fail("j", "t1", BAD, "")
         case "cancelled":
@@ -426,9 +426,9 @@ def test_no_key_is_left_behind_by_a_job_whose_time_is_over(redis_world: World, e
     world.store.leave("w")
     world.store.mark(R, 0)
     lasting = {"routes", f"route:{R}", f"marks:{R}", "meta"}
-    assert world.keys() - {"dead", "result:j"} == {*lasting, "job:j"}
+    assert world.key_names() - {"dead", "result:j"} == {*lasting, "job:j"}
     world.advance(60 + 86400)
-    assert world.keys() - {"dead"} == lasting
+    assert world.key_names() - {"dead"} == lasting
     assert world.store.dead(10) == []
     # A dead letter's entry goes when the next job fails.
     if end == "fail":
@@ -444,8 +444,8 @@ def test_every_operation_stays_in_one_slot_of_a_cluster(tmp_path: Path) -> None:
         RedisServer(binary_of("redis:valkey"), tmp_path / "data", options=options) as server,
         World("redis", server) as world,
     ):
-        world.raw.execute_command("CLUSTER", "ADDSLOTS", world.raw.execute_command("CLUSTER", "KEYSLOT", world.prefix))
-        while "cluster_state:ok" not in world.raw.execute_command("CLUSTER", "INFO"):  # after 2 s of its own
+        world.command("CLUSTER", "ADDSLOTS", world.command("CLUSTER", "KEYSLOT", world.prefix))
+        while "cluster_state:ok" not in world.command("CLUSTER", "INFO"):  # after 2 s of its own
             time.sleep(0.02)
         with pytest.raises(redis.RedisError):  # this server minds
             world.raw.eval("return redis.call('GET', 'another slot')", 0)

@@ -91,7 +91,12 @@ def test_a_silent_workers_attempts_are_lost_after_a_lease(world: World) -> None:
     record = world.get("j")
     assert (record.status, record.due, record.state) == (JobStatus.retrying, world.now + 10, "lost once")
     (attempt,) = record.attempts()
-    assert (attempt.number, attempt.outcome, attempt.reason, attempt.delay) == (1, "lost", "attempt 1 of 3 was lost", 10.0)
+    assert (attempt.number, attempt.outcome, attempt.reason, attempt.delay) == (
+        1,
+        "lost",
+        "attempt 1 of 3 was lost",
+        10.0,
+    )
     assert world.store.finish("j", "t1", OK, "late") is False
     assert world.store.beat("w") == Beat(alive=False)  # it is to stop, or to start anew
     assert world.tick(LEASE) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,8 @@ from queuekit.message import HEADER, Doorbell, bucket
 from queuekit.retry import describe_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import queuekit.task
     from queuekit.adapters.celery.broker import Broker
     from queuekit.execution import Outcome
@@ -41,11 +44,16 @@ class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
     max_retries = 0
     typing = False
     worker: Worker | None = None  # set by a worker, for the app's tasks all at once
+    in_child: Callable[[], None] | None = None  # run once in a process that the worker forked
+    _pid = os.getpid()
 
     def run(self, /, *args: Any, **kwargs: Any) -> Any:
         header = getattr(self.request, HEADER, None)
         if self.worker is None or header is None:
             raise RuntimeError(f"{self.name} is run by a queuekit worker; enqueue it by its queuekit task")
+        if self.in_child is not None and DoorbellTask._pid != os.getpid():
+            DoorbellTask._pid = os.getpid()
+            self.in_child()
         if self.worker.stopping.is_set():
             raise Reject("the worker stops", requeue=True)
         bell = Doorbell.from_header(header)

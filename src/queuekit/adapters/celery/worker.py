@@ -140,6 +140,13 @@ class _Stop:
         time.sleep(LEAVING)
         os._exit(0)
 
+    def in_child(self) -> None:
+        """In a prefork child, when it runs its first job: billiard sets its own handlers after Celery's last signal."""
+        # A service manager signals the whole group: it is the parent that says when. A handler and not SIG_IGN, which
+        # programs started by a task would inherit.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(HAND_BACK, self.hand_back)
+
     def hand_back(self, signum: int, frame: object) -> None:
         self.worker.stopping.set()
         threading.Thread(target=self._hand_back_the_rest, name="queuekit-stop", daemon=True).start()
@@ -168,7 +175,6 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
     app.set_default()
     for task in [*worker.tasks, UNKNOWN]:
         compile_task(app, adapter.broker, task)
-    DoorbellTask.worker = worker
     app.finalize()
     queues = [adapter.broker.queue(name) for name in worker.queues]
     for queue in queues:
@@ -191,16 +197,10 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
     )
     stop = _Stop(worker, lambda: controller.pool.info.get("processes", []) if controller.pool else [])
 
-    def in_child(**_: Any) -> None:
-        # A service manager signals the whole group: it is the parent that says when. A handler and not SIG_IGN, which
-        # programs started by a task would inherit.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.signal(HAND_BACK, stop.hand_back)
-
     def leave_logging_alone(**_: Any) -> None: ...
 
     signals.setup_logging.connect(leave_logging_alone, weak=False)
-    signals.worker_process_init.connect(in_child, weak=False)
+    DoorbellTask.worker, DoorbellTask.in_child = worker, stop.in_child
     for number, handler in {signal.SIGTERM: stop, signal.SIGINT: stop, HAND_BACK: stop.hand_back}.items():
         signal.signal(number, handler)
     worker.start()

@@ -102,7 +102,9 @@ def _connect(url: str, timeout: float) -> redis.Redis:
             max_connections=1024,
         )
     except ValueError as error:
-        raise ConfigError(f"store_url cannot be read: {error}; give redis://HOST:PORT/DB, rediss:// or unix://") from None
+        raise ConfigError(
+            f"store_url cannot be read: {error}; give redis://HOST:PORT/DB, rediss:// or unix://"
+        ) from None
     base = pool.connection_class
 
     class Connection(base):  # type: ignore[misc,valid-type]  # the class follows from the URL's scheme
@@ -314,7 +316,9 @@ class RedisStore:
 
         rows = self._read(read)
         return {
-            id: reason for id, (status, reason) in zip(ids, rows, strict=True) if status == "running" and reason is not None
+            id: reason
+            for id, (status, reason) in zip(ids, rows, strict=True)
+            if status == "running" and reason is not None
         }
 
     def revive(self, id: str, *, message: str | None = None, route: str | None = None) -> Taken | None:

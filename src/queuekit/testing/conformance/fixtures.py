@@ -61,9 +61,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         target: Target = item.callspec.params["target"]
         title = (item.cls.__doc__ or "").partition("\n")[0]
         said = {"clause": clause, "title": title, "target": target.name, "test": item.originalname}
-        if (PROPERTY, said) in item.user_properties:
-            continue
         item.user_properties.append((PROPERTY, said))
+        if config.pluginmanager.hasplugin("xdist"):  # -n 3 --dist loadgroup: three targets at a time
+            item.add_marker(pytest.mark.xdist_group(target.name))
         gap = target.gap(clause)
         if gap is None:
             continue

@@ -8,7 +8,7 @@ names one by --queuekit-foreign=my_package.foreign. The module has one function:
 
         settings    those of the App: broker_url, namespace
         queue       the queue's name, as tasks name it
-        ran         a path; a pickle among the messages creates a file there when it is read
+        ran         a path, where no file may be: what is in the messages creates one as soon as it is run or unpickled
         '''
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from queuekit.settings import Settings
 
-__all__ = ["Bomb", "Foreign"]
+__all__ = ["Bomb", "Foreign", "header"]
 
 
 class Foreign(Protocol):
@@ -40,3 +40,18 @@ class Bomb:
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.open, (str(self._ran), os.O_CREAT | os.O_WRONLY)
+
+
+def header(settings: Settings, queue: str) -> dict[str, object]:
+    """One that is well formed, of a job that does not exist, from a store that does not exist."""
+    return {
+        "v": 1,
+        "id": "foreign",
+        "task": "queuekit.testing.tasks.add",
+        "pseq": 1,
+        "epoch": "0123456789abcdef",
+        "route": f"{settings.backend}:{queue}:0",
+        "timeout": None,
+        "own_policy": False,
+        "private": False,
+    }

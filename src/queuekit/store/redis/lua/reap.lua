@@ -7,7 +7,8 @@ local run_id = ok and type(info) == 'string' and string.match(info, 'run_id:(%w+
 local r = redis.call('HMGET', meta, 'tick', 'run_id', 'suspended')
 local tick = tonumber(r[1])
 local suspended = tonumber(r[3] or 0)
-if not tick or NOW < tick or NOW - tick > LEASE / 3 or r[2] ~= run_id then
+-- (a store that was never ticked on has nothing that could be taken for dead)
+if tick and (NOW < tick or NOW - tick > LEASE / 3 or r[2] ~= run_id) then
   suspended = NOW + LEASE
   redis.call('HSET', meta, 'suspended', int(suspended))
   -- the clock was set back: no lease is longer than a lease
