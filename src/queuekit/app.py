@@ -237,6 +237,24 @@ class App:
         except Exception:
             log.exception("the jobs are recorded, but could not be published from here")
 
+    def revive(self, id: str) -> Job[Any]:
+        """Queue a failed or cancelled job again, on this App's backend, wherever it was before. Its attempts are numbered
+        on, and its retries are counted anew.
+
+        Raises:
+            JobNotFound: an unknown id.
+            QueuekitError: the job has not ended, or has succeeded.
+        """
+        record = self.store.get(id)
+        if record is None:
+            raise JobNotFound(f"no job {id!r} in namespace {self.settings.namespace!r}")
+        message = replace(Message.open(record.message), backend=cast("str", self.settings.backend))
+        taken = self.store.revive(id, message=message.seal(), route=message.route)
+        if taken is None:
+            raise QueuekitError(f"job {id} is {record.status}: only a job that failed or was cancelled can be revived")
+        self._publish(message.route, [Publication(message, taken.pseq, taken.number, taken.epoch)])
+        return Job(id, app=self, task=find_task(message.task), created=False)
+
     # ---- the memory backend ------------------------------------------------------------------------------------------
 
     def run_next(self) -> bool:

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from queuekit.job import TERMINAL, TRANSITIONS, JobStatus
-from queuekit.store import Beat, Claimed, IfEnded, NewJob, NoLease, Taken, Unseen
+from queuekit.store import Beat, Claimed, Early, IfEnded, NewJob, NoLease, Taken, Unseen
 from queuekit.store.ends import write_end
 from queuekit.store.memory import MemoryStore
 from queuekit.store.redis import RedisStore
@@ -121,7 +121,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def with_token(self, call: Callable[[Store], T]) -> T:
         answer = self.both(call)
-        self.again = (call, answer)
+        if not isinstance(answer, (Early, NoLease, Unseen)):  # those are of the moment
+            self.again = (call, answer)
         return answer
 
     def publish(self, route: str, taken: Sequence[Taken], confirm: bool) -> None:
@@ -565,6 +566,6 @@ def test_both_stores_are_the_same_lawful_machine(server: RedisServer) -> None:
     run_state_machine_as_test(
         cast("type[StoreMachine]", lambda: StoreMachine(server)),
         settings=settings(
-            max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -74,7 +74,7 @@ def report(console: Console, watch: Watch, plan: Plan, found: Sequence[str], sec
 
 def _table(console: Console, watch: Watch, plan: Plan, *, narrow: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=False)
-    table.add_column("job", no_wrap=True, overflow="ellipsis", max_width=18 if narrow else 24)
+    table.add_column("job", no_wrap=True, overflow="ellipsis", max_width=17 if narrow else 24)
     arrow = _arrow(console, narrow=narrow)
     table.add_column("try", justify="right")
     table.add_column("what came of it", overflow="fold")

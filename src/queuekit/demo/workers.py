@@ -25,9 +25,10 @@ _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 # The owner's death closes the pipe, also by SIGKILL, when nothing of the owner can act any more. A worker leads a
 # process group of its own, whose number is its pid.
 _LEASH: Final = """
-while read -r pid; do [ "$pid" = done ] && exit; pids="$pids -$pid"; done
-[ -z "$pids" ] && exit
-kill -TERM -- $pids; sleep 3; kill -KILL -- $pids
+while read -r pid; do [ "$pid" = done ] && exit; pids="$pids $pid"; done
+for pid in $pids; do kill -s TERM -- "-$pid"; done
+sleep 3
+for pid in $pids; do kill -s KILL -- "-$pid"; done
 """
 
 

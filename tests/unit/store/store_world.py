@@ -16,8 +16,7 @@ from queuekit.store.redis import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from typing_extensions import Self
+    from typing import Self
 
     from queuekit.job import Record
     from queuekit.store import Claim, Created, Store, Taken

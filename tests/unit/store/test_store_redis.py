@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import redis
@@ -88,7 +88,7 @@ class RedisServerStore(RedisStore):
     def __init__(self, server: RedisServer, **settings: Any) -> None:
         super().__init__(server.url, timeout=10.0, **settings)
 
-    def __enter__(self) -> RedisServerStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -124,7 +124,6 @@ def compile_task(app: Any, broker: Broker, task: queuekit.task.Task[..., Any, An
     else:
         name = task.name
         options = {
-            "priority": broker.priority(bucket(task.priority)),
             "time_limit": None if task.timeout is None else task.timeout + BACKSTOP,
             "__doc__": task.__doc__,
         }

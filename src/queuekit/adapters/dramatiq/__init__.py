@@ -127,8 +127,8 @@ class DramatiqAdapter:
 class _Actor(dramatiq.Actor[Any, Any]):
     def send_with_options(self, *_args: Any, **_options: Any) -> Any:
         raise ConfigError(
-            f"actor {self.actor_name!r} belongs to a queuekit task: a message sent past it has no record, and no worker "
-            "would run it. Call the task's enqueue()"
+            f"actor {self.actor_name!r} belongs to a queuekit task: a message that is sent past it has no record, and "
+            "no worker would run it. Call the task's enqueue()"
         )
 
 

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 
     from queuekit.settings import Settings
 
-__all__ = ["Broker", "Fetched", "base_queue", "level_queue"]
+__all__ = ["CATCH_ALL", "Broker", "Fetched", "base_queue", "level_queue"]
+
+CATCH_ALL: Final = "queuekit.any"  # the one actor of a worker
 
 # Dramatiq pushes a message again whose worker has sent no command for so long. For us that is a redundant doorbell, and
 # of use only to clear away what killed workers had fetched: the record repairs by itself, and sooner. It looks for them
@@ -52,9 +54,7 @@ HEARTBEAT_TIMEOUT: Final = 3600  # seconds
 MAINTENANCE_CHANCE: Final = 10  # in a million commands
 
 # Those that would retry, limit, drop or follow up a message, which is for queuekit to do.
-DECIDERS: Final = (
-    AgeLimit, Callbacks, GroupCallbacks, Pipelines, Results, Retries, ShutdownNotifications, TimeLimit,
-)  # fmt: skip
+DECIDERS: Final = (AgeLimit, Callbacks, GroupCallbacks, Pipelines, Results, Retries, ShutdownNotifications, TimeLimit)
 
 
 def base_queue(settings: Settings, queue: str) -> str:
@@ -103,8 +103,10 @@ class Fetched(dramatiq.MessageProxy):
             raise InvalidMessage(f"a Dramatiq message without the option {HEADER!r}: queuekit did not send it")
         bell = Doorbell.from_header(options[HEADER])
         args, kwargs, redis_id = data.get("args"), data.get("kwargs"), options.get("redis_message_id")
-        if not isinstance(args, list) or not isinstance(kwargs, dict) or not isinstance(redis_id, str):
-            raise InvalidMessage("args must be a list, kwargs an object, redis_message_id a string")
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise InvalidMessage("args must be a list, kwargs an object")
+        if not isinstance(redis_id, str) or not redis_id.isascii():
+            raise InvalidMessage("redis_message_id must be a plain string")
         self.bell, self.redis_id = bell, redis_id
         return {
             "actor_name": bell.task,
@@ -146,7 +148,7 @@ class Broker(RedisBroker):
         theirs = [one for one in user_broker.middleware if not isinstance(one, DECIDERS)] if user_broker else []
         super().__init__(
             client=_connect(cast("str", settings.broker_url), timeout),
-            middleware=[_Options(), *theirs, *middleware],
+            middleware=[*theirs, *middleware],
             heartbeat_timeout=HEARTBEAT_TIMEOUT * 1000,
             maintenance_chance=MAINTENANCE_CHANCE,
         )
@@ -204,7 +206,7 @@ class Broker(RedisBroker):
         """In a worker one actor takes every message, whatever its name: execution knows the tasks."""
         return self.actors.get(CATCH_ALL) or super().get_actor(actor_name)
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 50) -> dramatiq.Consumer:
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 50) -> dramatiq.Consumer:  # noqa: ARG002
         return _Consumer(self, queue_name, timeout / 1000)
 
     @property
@@ -215,9 +217,6 @@ class Broker(RedisBroker):
     def forget_me(self) -> None:
         """Leave Dramatiq's list of workers: a worker that ended in good order is none to look after."""
         self.client.zrem(f"{self.namespace}:__heartbeats__", self.broker_id)
-
-
-CATCH_ALL: Final = "queuekit.any"
 
 
 class _Consumer(dramatiq.Consumer):
@@ -290,14 +289,6 @@ class _Consumer(dramatiq.Consumer):
             assert isinstance(message, Fetched)
             message.keep = True
             self.ack(message)
-
-
-class _Options(dramatiq.Middleware):
-    """Makes Dramatiq's options known that we write for whoever reads a message or an actor."""
-
-    @property
-    def actor_options(self) -> set[str]:
-        return {"max_retries", "time_limit"}
 
 
 def _connect(url: str, timeout: float) -> redis.Redis:

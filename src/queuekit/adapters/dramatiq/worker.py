@@ -43,11 +43,11 @@ class Deliver(dramatiq.Middleware):
         self.worker = worker
         self._here = threading.local()
 
-    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:  # noqa: ARG002
         self._here.message = message
 
     def act(self, *_args: Any, **_kwargs: Any) -> None:
-        """The actor's function. What it raises is for Dramatiq's log and the user's middleware: it acknowledges then."""
+        """The actor's function. What it raises is for Dramatiq's log and the user's middleware; the ack follows."""
         message: Fetched = self._here.message
         try:
             if self.worker.stopping.is_set():
@@ -107,6 +107,7 @@ def run(worker: Worker, settings: Settings, user_broker: dramatiq.Broker | None)
     broker.emit_after("process_boot")
     engine = dramatiq.Worker(broker, worker_timeout=POLL, worker_threads=threads)
     engine.start()
+    log.info("worker %s: %d threads for the queues %s", worker.name, threads, ", ".join(worker.queues))
     asked.get()
     return _stop(worker, settings, broker, engine, asked)
 

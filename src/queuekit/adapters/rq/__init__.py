@@ -42,7 +42,8 @@ BACKSTOP: Final = 5  # seconds over its limit after which RQ's worker kills a ho
 
 
 def queue_name(namespace: str, queue: str, level: int) -> str:
-    return f"queuekit.{namespace}.{queue}" + (f".p{level}" if level else "")
+    # Always with a level: a queue named "x.p9" must not meet level 9 of "x".
+    return f"queuekit.{namespace}.{queue}.p{level}"
 
 
 class RqAdapter:

@@ -5,6 +5,7 @@ Pinned by tests/contracts/test_rq.py: the hooks that are overridden, and what RQ
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -100,32 +101,31 @@ class _Hooks(BaseWorker):
     def perform_job(self, job: Any, queue: Queue, execution: Execution) -> bool:
         """Claim first, since whatever RQ prepares would strike a duplicate's twin; then run, then say it in RQ's words.
         What RQ's bookkeeping does is for its monitors alone: it may fail with the broker, and the job goes on."""
-        held = self.qk.execution.claim(job.delivery())
+        delivery = job.delivery()
+        private = delivery.bell.private
+        held = self.qk.execution.claim(delivery)
         if not isinstance(held, Held):
-            self._say(job, queue, execution, held)
+            self._say(job, queue, execution, held, private=private)
             return False
         with _best_effort():
             self.prepare_job_execution(job)
         job.started_at = now()
         outcome = self.qk.execution.run(held)
         job.ended_at = now()
-        self._say(job, queue, execution, outcome)
+        self._say(job, queue, execution, outcome, private=private)
         return True
 
-    def _say(self, job: Any, queue: Queue, execution: Execution, outcome: Outcome) -> None:
+    def _say(self, job: Any, queue: Queue, execution: Execution, outcome: Outcome, *, private: bool) -> None:
         with _best_effort():
             match outcome:
                 case Succeeded():
                     # The result as JSON has it; what RQ keeps is for its monitors.
-                    from json import loads
-
-                    private = job.args == ["(private)"]
-                    job._result = None if outcome.text is None or private else loads(outcome.text)
+                    job._result = None if outcome.text is None or private else json.loads(outcome.text)
                     job._status = JobStatus.FINISHED
                     self.handle_job_success(job, queue, queue.started_job_registry, execution)
                 case Retried(reason=reason, error=error) | Failed(reason=reason, error=error):
-                    text = "".join(traceback.format_exception(error))
-                    self._fail(job, queue, execution, f"{text}\n{reason}" if job.args != ["(private)"] else reason)
+                    text = "" if private else "".join(traceback.format_exception(error))
+                    self._fail(job, queue, execution, f"{text}\n{reason}")
                 case Ended(reason=reason):
                     self._stopped_job_id = job.id  # RQ's word for it is STOPPED
                     self._fail(job, queue, execution, f"cancelled: {reason}")

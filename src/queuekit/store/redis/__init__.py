@@ -162,7 +162,7 @@ class RedisStore:
 
     # ---- calls -----------------------------------------------------------------------------------------------------
 
-    def _run(self, operation: str, *args: str | int | float) -> Any:
+    def _run(self, operation: str, *args: str | float) -> Any:
         import redis
 
         now = "" if self._clock is None else str(int(self._clock()))

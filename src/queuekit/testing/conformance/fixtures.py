@@ -83,10 +83,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """A failed test shows what its workers said meanwhile."""
     report = yield
     if report.failed:
-        for bench in (value for value in getattr(item, "funcargs", {}).values() if isinstance(value, WorkerBench)):
+        found = getattr(item, "funcargs", {}).values()
+        for bench in {id(one): one for one in found if isinstance(one, WorkerBench)}.values():
             for worker in bench.workers:
                 said = worker.said(getattr(item, "_queuekit_said", {}).get(worker.pid, 0))
-                report.sections.append((f"worker {worker.pid}, exit code {worker.exit_code}", said[-6000:]))
+                if said:
+                    report.sections.append((f"worker {worker.pid}, exit code {worker.exit_code}", said[-6000:]))
     return report
 
 

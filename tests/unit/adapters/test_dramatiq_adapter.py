@@ -39,9 +39,9 @@ from queuekit.execution import (  # noqa: E402
 )
 from queuekit.message import HEADER, Message, Publication  # noqa: E402
 from queuekit.settings import Settings  # noqa: E402
-from queuekit.testing.plugin import _server  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
 from queuekit.testing.bench import WorkerBench  # noqa: E402
+from queuekit.testing.plugin import _server  # noqa: E402
 from queuekit.testing.target import find_targets  # noqa: E402
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def test_what_was_sent_is_what_arrives() -> None:
             sent(options={**sent()["options"], HEADER: {**sent()["options"][HEADER], "timeout": 1e300}})
         ).encode(),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_what_is_none_of_ours_is_said_and_never_raises(raw: bytes) -> None:
     message = fetched(raw)
@@ -479,7 +479,8 @@ def test_nothing_invalid_runs_and_nothing_of_it_is_left(
         b"null",
         json.dumps(sent(options={})).encode(),
         json.dumps(sent(options={"redis_message_id": "x", "throws": ["ValueError"], "eta": 1})).encode(),
-        json.dumps(sent(options={"redis_message_id": 3, HEADER: {}})).encode(),
+        json.dumps(sent(options={**sent()["options"], "redis_message_id": 3})).encode(),
+        json.dumps(sent(options={**sent()["options"], "redis_message_id": "\ud800"})).encode(),
         json.dumps(sent(queue_name="elsewhere", actor_name=None, options={"pipe_target": 3})).encode(),
     ]
     with bench.in_use():
@@ -490,7 +491,7 @@ def test_nothing_invalid_runs_and_nothing_of_it_is_left(
         push(broker, queue, None, "without a message")
         jobs.append(tasks.add.enqueue(99))
         worker = bench.start_worker()
-        assert [job.result(timeout=20) for job in jobs] == [*range(1, 9), 100]
+        assert [job.result(timeout=20) for job in jobs] == [*range(1, 10), 100]
         bench.until(lambda: len(bench.app.store.quarantined(100)) == len(foreign), "all are in quarantine")
         assert worker.exit_code is None
         client: Any = broker.client

@@ -1,0 +1,190 @@
+"""The RQ adapter by itself: what it writes, what it reads, and what RQ's own API shows of a job."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+pytest.importorskip("rq", reason="RQ is not installed")
+
+from rq.job import Job, JobStatus  # noqa: E402
+from rq.registry import FailedJobRegistry  # noqa: E402
+from rq.serializers import JSONSerializer  # noqa: E402
+
+from queuekit import App, JobCancelled, JobFailed, Settings  # noqa: E402
+from queuekit.adapters import BrokerAway  # noqa: E402
+from queuekit.adapters.rq import RqAdapter, queue_name  # noqa: E402
+from queuekit.adapters.rq.job import DoorbellJob  # noqa: E402
+from queuekit.message import HEADER, InvalidMessage, Message, Publication  # noqa: E402
+from queuekit.testing import tasks  # noqa: E402
+from queuekit.testing.process import WorkerProcess  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from queuekit.testing.plugin import Broker
+
+MESSAGE = Message("j", "mod.task", [1, "ü"], {"k": [2]}, "q", "rq", priority=9, timeout=2.2)
+
+
+def connect(broker: Broker) -> redis.Redis:
+    return redis.Redis.from_url(broker.url)
+
+
+@pytest.fixture
+def adapter(queuekit_broker: Broker) -> Iterator[RqAdapter]:
+    adapter = RqAdapter(Settings(**queuekit_broker.settings("rq")))
+    yield adapter
+    adapter.close()
+
+
+def fetch(broker: Broker, id: str) -> Job:
+    return Job.fetch(id, connection=connect(broker), serializer=JSONSerializer)
+
+
+# ---- publishing ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_publication_is_a_native_job_that_can_be_read(adapter: RqAdapter, queuekit_broker: Broker) -> None:
+    adapter.publish([Publication(MESSAGE, 1, 1, "e"), Publication(MESSAGE, 2, 2, "e")])
+    assert adapter.depth(MESSAGE.route) == 2
+    assert adapter.depth("rq:q:0") == 0
+    job = fetch(queuekit_broker, "j")
+    assert (job.func_name, job.args, job.kwargs) == ("mod.task", [1, "ü"], {"k": [2]})
+    assert (job.timeout, job.origin) == (8, queue_name(queuekit_broker.namespace, "q", 9))
+    assert job.meta[HEADER]["id"] == "j"
+    assert fetch(queuekit_broker, "j-2").meta[HEADER]["pseq"] == 2
+
+
+def test_a_private_job_shows_nothing(adapter: RqAdapter, queuekit_broker: Broker) -> None:
+    adapter.publish([Publication(Message("p", "t", ["secret"], {"k": "secret"}, "q", "rq", private=True), 1, 1, "e")])
+    client = connect(queuekit_broker)
+    assert b"secret" not in repr(client.hgetall("rq:job:p")).encode()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_broker_that_is_away_is_said_in_time(silent: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and never answers
+        port = server.getsockname()[1]
+        if not silent:
+            server.close()
+        adapter = RqAdapter(Settings(backend="rq", broker_url=f"redis://127.0.0.1:{port}/0", enqueue_timeout=0.5))
+        before = time.monotonic()
+        with pytest.raises(BrokerAway):
+            adapter.publish([Publication(MESSAGE, 1, 1, "e")])
+        assert time.monotonic() - before < 3  # the bound is 0.5 s; a busy machine is no failure
+        with pytest.raises(BrokerAway):
+            adapter.depth(MESSAGE.route)
+
+
+def test_queues_do_not_meet() -> None:
+    assert queue_name("n", "x.p9", 0) != queue_name("n", "x", 9)
+
+
+# ---- reading what lies in the broker ---------------------------------------------------------------------------------------
+
+
+def delivered(broker: Broker, **fields: Any) -> DoorbellJob:
+    good = {"data": b'["t",null,[1],{}]', "status": "queued", "meta": b'{"queuekit":%s}' % HEADER_JSON}
+    client = connect(broker)
+    client.delete("rq:job:x")
+    client.hset("rq:job:x", mapping={**good, **fields})
+    job = DoorbellJob("x", connection=client, serializer=JSONSerializer)
+    job.refresh()
+    return job
+
+
+HEADER_JSON = (
+    b'{"v":1,"id":"x","task":"t","pseq":1,"epoch":"e","route":"rq:q:0","timeout":null,"own_policy":false,"private":false}'
+)
+
+
+def test_a_good_one_is_read(queuekit_broker: Broker) -> None:
+    delivery = delivered(queuekit_broker).delivery()
+    assert (delivery.bell.id, delivery.args, delivery.kwargs) == ("x", [1], {})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"meta": b"{}"}, "no header"),
+        ({"meta": b"[]"}, "mapping"),
+        ({"meta": b"\x80\x04}."}, "no header"),
+        ({"data": b"\x80\x04cos\nsystem\n"}, "cannot be read"),
+        ({"data": b"[]"}, "cannot be read"),
+        ({"data": b'["t",null,{},{}]'}, "args must be a list"),
+        ({"data": b'["t",null,[],[]]'}, "kwargs a mapping"),
+    ],
+)
+def test_what_is_none_of_ours_is_said(queuekit_broker: Broker, fields: dict[str, bytes], said: str) -> None:
+    with pytest.raises(InvalidMessage, match=said):
+        delivered(queuekit_broker, **fields).delivery()
+
+
+def test_nothing_is_imported_by_a_name_from_the_broker(queuekit_broker: Broker) -> None:
+    job = delivered(
+        queuekit_broker,
+        data=b'["os.abort",null,[],{}]',
+        success_callback_name="os.abort",
+        failure_callback_name="os.abort",
+        stopped_callback_name="os.abort",
+        webhooks=b'[{"url":"http://127.0.0.1:1/"}]',
+    )
+    with pytest.raises(InvalidMessage):
+        _ = job.func
+    assert (job.success_callback, job.failure_callback, job.stopped_callback) == (None, None, None)
+    job.send_webhooks(JobStatus.FAILED)
+
+
+# ---- what RQ shows of a job --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["worker", "simple"])
+def running(request: pytest.FixtureRequest, queuekit_broker: Broker, tmp_path: Path) -> Iterator[App]:
+    environ = queuekit_broker.environ("rq", pool=request.param, tick=0.2)
+    worker = WorkerProcess([tasks.__name__], {**environ, "QUEUEKIT_TEST_JOURNAL": str(tmp_path / "j")}, tmp_path)
+    with App(Settings(**queuekit_broker.settings("rq"))).activate() as app:
+        yield app
+        app.close()
+    worker.kill_all()
+
+
+def status_of(broker: Broker, id: str, expected: JobStatus) -> Job:
+    until = time.monotonic() + 10
+    while fetch(broker, id).get_status() is not expected and time.monotonic() < until:
+        time.sleep(0.05)
+    job = fetch(broker, id)
+    assert job.get_status() is expected
+    assert 0 < connect(broker).ttl(job.key) <= 500  # nothing of ours stays in the broker for ever
+    return job
+
+
+def test_outcomes_in_rqs_words(running: App, queuekit_broker: Broker) -> None:
+    good = tasks.add.enqueue(1, 2)
+    assert good.result(timeout=30) == 3
+    assert status_of(queuekit_broker, good.id, JobStatus.FINISHED).return_value() == 3
+
+    bad = tasks.without_policy.enqueue(["bug"])
+    with pytest.raises(JobFailed):
+        bad.result(timeout=30)
+    job = status_of(queuekit_broker, bad.id, JobStatus.FAILED)
+    result = job.latest_result()
+    assert result is not None
+    assert "Traceback" in (result.exc_string or "")
+    assert bad.id in FailedJobRegistry(job.origin, connection=connect(queuekit_broker)).get_job_ids(cleanup=False)
+
+
+def test_a_cancelled_one_is_stopped(running: App, queuekit_broker: Broker) -> None:
+    job = tasks.sleep_async.enqueue(20)
+    until = time.monotonic() + 15
+    while job.status() != "running" and time.monotonic() < until:
+        time.sleep(0.05)
+    job.cancel("enough")
+    with pytest.raises(JobCancelled):
+        job.result(timeout=15)
+    status_of(queuekit_broker, job.id, JobStatus.STOPPED)
