@@ -20,7 +20,9 @@ def install(session: nox.Session, extra: str) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no worker."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "tests", "--ignore=tests/conformance", "--ignore=tests/chaos", *session.posargs)
+    session.run(
+        "python", "-m", "pytest", "tests", "--ignore=tests/conformance", "--ignore=tests/chaos", *session.posargs
+    )
 
 
 @nox.session
@@ -28,7 +30,12 @@ def conformance(session: nox.Session) -> None:
     """The contract on every target, with real workers, and the table of it for the docs."""
     install(session, "test")
     session.run(
-        "python", "-m", "pytest", "tests/conformance", "--queuekit-report=docs/reference/conformance.md", *session.posargs
+        "python",
+        "-m",
+        "pytest",
+        "tests/conformance",
+        "--queuekit-report=docs/reference/conformance.md",
+        *session.posargs,
     )
 
 

@@ -25,8 +25,7 @@ from queuekit.task import find_task, registered_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from typing_extensions import Self
+    from typing import Self
 
     from queuekit.adapters import Adapter
     from queuekit.adapters.memory import MemoryAdapter
@@ -128,7 +127,7 @@ class App:
                 self._store.close()
             self._adapter = self._store = None
 
-    # ---- enqueue -----------------------------------------------------------------------------------------------------
+    # ---- enqueue ----------------------------------------------------------------------------------------------------
 
     def enqueue(self, call: Call[Any]) -> Job[Any]:
         """See Task.enqueue()."""
@@ -209,7 +208,7 @@ class App:
                 if until - time.monotonic() < self.store_timeout + 0.1:
                     known = "it is not known whether the job was recorded" if sent else "the job was not recorded"
                     raise EnqueueError(
-                        f"job {new.id} could not be enqueued within {self.settings.enqueue_timeout:g} s: {error}; "
+                        f"job {new.id} was not enqueued within {self.settings.enqueue_timeout:g} s: {error}; "
                         f"{known}. Enqueueing again with options(id={new.id!r}) doubles nothing",
                         recorded=None if sent else False,
                         job_id=new.id,
@@ -255,7 +254,7 @@ class App:
         self._publish(message.route, [Publication(message, taken.pseq, taken.number, taken.epoch)])
         return Job(id, app=self, task=find_task(message.task), created=False)
 
-    # ---- the memory backend ------------------------------------------------------------------------------------------
+    # ---- the memory backend -----------------------------------------------------------------------------------------
 
     def run_next(self) -> bool:
         """Run one job of the memory backend, jumping over waits. False: nothing to run, or another backend."""
@@ -276,7 +275,7 @@ class App:
             raise ConfigError(f"{what}() is for the memory backend; {self.settings.backend} runs its jobs in workers")
         return cast("MemoryAdapter", self.adapter)
 
-    # ---- workers -----------------------------------------------------------------------------------------------------
+    # ---- workers ----------------------------------------------------------------------------------------------------
 
     def worker(self, *, queues: Sequence[str] = (), concurrency: int | None = None, pool: str | None = None) -> Worker:
         """A worker for the tasks that this process has declared; run it by adapter.run_worker()."""

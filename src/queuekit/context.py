@@ -45,9 +45,9 @@ class JobContext:
 
 
 _NONE = JobContext()
-_current: ContextVar[JobContext] = ContextVar("queuekit_job", default=_NONE)
+running: ContextVar[JobContext] = ContextVar("queuekit_job", default=_NONE)  # set by execution
 
 
 def current_job() -> JobContext:
     """The job that is running in this context, or one without an id."""
-    return _current.get()
+    return running.get()

@@ -9,7 +9,7 @@
     ├── JobFailed               the job ended as failed; carries its record
     ├── JobCancelled            the job was cancelled, or expired before it started
     ├── StoreAway               (also a ConnectionError; queuekit.store) the record could not be asked
-    └── BrokerAway              (also a ConnectionError; queuekit.adapters) for adapters only: enqueue() does not raise it
+    └── BrokerAway              (also a ConnectionError; queuekit.adapters) among adapters: enqueue() does not raise it
 
     BaseException
     ├── SoftTimeout             raised once inside a task whose soft_timeout has passed
@@ -45,7 +45,7 @@ class QueuekitError(Exception):
 
 
 class ConfigError(QueuekitError):
-    """A setting, a declaration or an installation cannot work. The message names the field, the value and the remedy."""
+    """A setting, a declaration or an installation cannot work. It names the field, the value and the remedy."""
 
 
 class EnqueueError(QueuekitError):

@@ -27,14 +27,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from queuekit import context as _context
+from queuekit.context import JobContext, running
 from queuekit.errors import JobCancelled, PayloadError, StaleAttempt
 from queuekit.job import moment
 from queuekit.limits import HardLimit, Interrupted, Limits, limited, raise_in_thread, under_limits
 from queuekit.loops import submit
 from queuekit.message import Message
 from queuekit.processes import process_name
-from queuekit.retry import Category, Fail, Lost, Pass, Retry, RetryPolicy, RetryState, TimeLimit, describe_error, uniform
+from queuekit.retry import (
+    Category,
+    Fail,
+    Lost,
+    Pass,
+    Retry,
+    RetryPolicy,
+    RetryState,
+    TimeLimit,
+    describe_error,
+    uniform,
+)
 from queuekit.store import (
     Busy,
     Cancelled,
@@ -104,7 +115,7 @@ class Held:
     clock: float  # time.monotonic() at the claim
 
 
-# ---- outcomes ------------------------------------------------------------------------------------------------------------
+# ---- outcomes ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +210,9 @@ class Execution:
         held = self.claim(delivery)
         return self.run(held) if isinstance(held, Held) else held
 
-    # ---- claim -----------------------------------------------------------------------------------------------------------
+    # ---- claim ------------------------------------------------------------------------------------------------------
 
-    def claim(self, delivery: Delivery) -> Held | Dropped | Released | Failed | Unrecorded:
+    def claim(self, delivery: Delivery) -> Held | Outcome:
         """Ask for the attempt. Anything but Held is the whole outcome already."""
         while True:
             try:
@@ -211,7 +222,7 @@ class Execution:
                 if self.stopping.wait(STORE_AWAY_PAUSE):
                     return Unrecorded(str(error))
 
-    def _claim(self, delivery: Delivery) -> Held | Dropped | Released | Failed:
+    def _claim(self, delivery: Delivery) -> Held | Outcome:
         bell, token = delivery.bell, secrets.token_hex(12)
         epoch = bell.epoch
         # The plans need the policy and the state. The doorbell names the task, and a first attempt has no state: that
@@ -300,12 +311,14 @@ class Execution:
         limit = _plan(policy, before, TimeLimit("over its time limit, ended from outside"), now=now, u=u)
         return lost, limit
 
-    def _hand_back(self, held: Held) -> Released | Failed:
+    def _hand_back(self, held: Held) -> Outcome:
         waited = held.started - held.created
         name = held.message.task
         if waited >= self.settings.unknown_grace:
             error = LookupError(f"no worker knows the task {name!r}")
-            return self._failed(held, error, f"no worker has known the task {name!r} for {waited:.0f} s", Category.unknown)
+            return self._failed(
+                held, error, f"no worker has known the task {name!r} for {waited:.0f} s", Category.unknown
+            )
         # Each hand-back waits as long as the job has waited so far: seldom asked, and soon when it was just deployed.
         return self._release(held, f"this worker does not know the task {name!r}", min(max(waited, 1.0), 300.0))
 
@@ -337,7 +350,7 @@ class Execution:
         )
         return made.epoch
 
-    # ---- run -------------------------------------------------------------------------------------------------------------
+    # ---- run --------------------------------------------------------------------------------------------------------
 
     def run(self, held: Held) -> Outcome:
         """Run the claimed attempt in this thread, and record how it ended."""
@@ -347,8 +360,8 @@ class Execution:
         stop = self.attendant.attend(held)
         fresh = contextvars.copy_context()
         fresh.run(
-            _context._current.set,
-            _context.JobContext(
+            running.set,
+            JobContext(
                 id=message.id,
                 attempt=held.number,
                 task=message.task,
@@ -374,8 +387,8 @@ class Execution:
     def interrupt_running(self) -> None:
         """The worker has to stop: end the user code that runs in this process, so that its attempts are released.
 
-        Async tasks are cancelled; synchronous code gets an Interrupted, at once where this is called by a signal handler
-        in its own thread, else as soon as it runs Python again. Set `stopping` first.
+        Async tasks are cancelled; synchronous code gets an Interrupted, at once where a signal handler calls this in
+        its own thread, else as soon as it runs Python again. Set `stopping` first.
         """
         here = None
         for stop in self.attendant.running():
@@ -420,7 +433,7 @@ class Execution:
                 loop.call_soon_threadsafe(running.cancel)
             raise
 
-    # ---- decide ----------------------------------------------------------------------------------------------------------
+    # ---- decide -----------------------------------------------------------------------------------------------------
 
     def _on_value(self, held: Held, task: Task[..., Any, Any], value: Any) -> Outcome:
         try:
@@ -477,19 +490,15 @@ class Execution:
             case Pass():
                 raise AssertionError("a policy never passes on a lost attempt")
 
-    def _failed(self, held: Held, error: BaseException, reason: str, category: Category) -> Failed:
+    def _failed(self, held: Held, error: BaseException, reason: str, category: Category) -> Outcome:
         end = self._end(held, "failed", error, category, reason, None)
-        outcome = self._record(
+        return self._record(
             held, lambda: self.store.fail(held.message.id, held.token, end, reason), Failed(reason, error)
         )
-        return outcome  # type: ignore[return-value]  # Stale and Unrecorded are outcomes of their own
 
-    def _release(self, held: Held, reason: str, delay: float) -> Released:
+    def _release(self, held: Held, reason: str, delay: float) -> Outcome:
         end = write_end("released", reason=reason)
-        outcome = self._record(
-            held, lambda: self.store.release(held.message.id, held.token, end, delay), Released(reason)
-        )
-        return outcome  # type: ignore[return-value]
+        return self._record(held, lambda: self.store.release(held.message.id, held.token, end, delay), Released(reason))
 
     def _end(
         self, held: Held, outcome: str, error: BaseException, category: Category, reason: str, delay: float | None
@@ -506,7 +515,7 @@ class Execution:
             delay=delay,
         )
 
-    # ---- record ----------------------------------------------------------------------------------------------------------
+    # ---- record -----------------------------------------------------------------------------------------------------
 
     def _record(self, held: Held, step: Callable[[], bool], outcome: Outcome) -> Outcome:
         """The outcome, once the store has it; Stale where the fence was not ours any more."""
@@ -549,7 +558,7 @@ def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: floa
     return IfEnded(delay=delay, state=after, end=end, reason=decision.reason)
 
 
-# ---- cancels -------------------------------------------------------------------------------------------------------------
+# ---- cancels -------------------------------------------------------------------------------------------------------
 
 
 class Stop:

@@ -67,7 +67,7 @@ class Job(Generic[R]):
     async def afetch(id: str) -> Job[Any]:
         return await asyncio.to_thread(Job.fetch, id)
 
-    # ---- asking ------------------------------------------------------------------------------------------------------
+    # ---- asking -----------------------------------------------------------------------------------------------------
 
     def _record(self) -> Record:
         record = self._app.store.get(self.id)
@@ -87,7 +87,7 @@ class Job(Generic[R]):
         return self._record().info()
 
     def result(self, *, timeout: float | timedelta | None = None) -> R:
-        """The result, typed as the task declares it; waits for it for `timeout` seconds (None: for ever, 0: not at all).
+        """The result, typed as the task declares it; waits `timeout` seconds for it (None: for ever, 0: not at all).
 
         Raises:
             JobNotReady: not within the timeout.
@@ -97,7 +97,7 @@ class Job(Generic[R]):
         """
         until = _until(timeout)
         wait = _FIRST_WAIT
-        while not (status := self.status()) in _ENDED:
+        while (status := self.status()) not in _ENDED:
             if self._app.run_next():
                 continue
             left = until - time.monotonic()
@@ -130,7 +130,11 @@ class Job(Generic[R]):
 
         info = record.info()
         last = info.attempts[-1] if info.attempts else None
-        said = f" ({last.error_message})" if last and last.error_message and last.error_message not in record.reason else ""
+        said = (
+            f" ({last.error_message})"
+            if last and last.error_message and last.error_message not in record.reason
+            else ""
+        )
         return JobFailed(
             f"job {self.id} ({info.task}) failed in attempt {last.number if last else 0}: {record.reason}{said}",
             info=info,
@@ -147,7 +151,7 @@ class Job(Generic[R]):
             raise JobNotFound(f"no job {self.id!r} in namespace {self._app.settings.namespace!r}")
         return answer != "ended"
 
-    # ---- the same, without blocking the loop -------------------------------------------------------------------------
+    # ---- the same, without blocking the loop ------------------------------------------------------------------------
 
     async def astatus(self) -> JobStatus:
         return await asyncio.to_thread(self.status)
@@ -159,7 +163,7 @@ class Job(Generic[R]):
         """result(), waiting in the loop: no thread is held meanwhile."""
         until = _until(timeout)
         wait = _FIRST_WAIT
-        while not (status := await asyncio.to_thread(self.status)) in _ENDED:
+        while (status := await asyncio.to_thread(self.status)) not in _ENDED:
             if await asyncio.to_thread(self._app.run_next):
                 continue
             left = until - time.monotonic()

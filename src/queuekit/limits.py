@@ -52,7 +52,7 @@ class Limits:
         return self.soft is not None or self.hard is not None
 
 
-# ---- asynchronous --------------------------------------------------------------------------------------------------------
+# ---- asynchronous --------------------------------------------------------------------------------------------------
 
 
 async def limited(work: Coroutine[Any, Any, T], limits: Limits) -> T:
@@ -115,7 +115,7 @@ def _drive(work: Coroutine[Any, Any, T], swap: _Swap, task: asyncio.Task[Any]) -
             error = thrown
 
 
-# ---- synchronous ---------------------------------------------------------------------------------------------------------
+# ---- synchronous ---------------------------------------------------------------------------------------------------
 
 
 def can_interrupt() -> bool:

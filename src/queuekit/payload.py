@@ -138,7 +138,7 @@ class Codec:
         with _Refusing(self._place(RETURN, RETURN), RETURN):
             return wire.decode(text.encode())
 
-    # ---- which value belongs to which parameter ----------------------------------------------------------------------
+    # ---- which value belongs to which parameter ---------------------------------------------------------------------
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, why: str) -> tuple[list[str], dict[str, str]]:
         """The parameter's name for each positional argument, and for each keyword."""
@@ -188,7 +188,7 @@ class Codec:
             return f"{self._task}: the result"
         return f"{self._task}: argument {key!r}"
 
-    # ---- one value ---------------------------------------------------------------------------------------------------
+    # ---- one value --------------------------------------------------------------------------------------------------
 
     def _encode(self, name: str, key: str, value: Any) -> bytes:
         wire = self._wire(name)
@@ -301,7 +301,7 @@ def _explained(exc: Exception) -> str:
     return f"cannot be encoded or decoded ({type(exc).__name__}: {_text_of(exc)})"
 
 
-# ---- how values of one annotation travel -----------------------------------------------------------------------------
+# ---- how values of one annotation travel ---------------------------------------------------------------------------
 
 
 class _Wire(Protocol):
@@ -460,7 +460,7 @@ def _schema_parts(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((key, part) for key, part in schema.items() if not (is_schema and key in ("default", "metadata")))
 
 
-# ---- is it still the same value? -------------------------------------------------------------------------------------
+# ---- is it still the same value? -----------------------------------------------------------------------------------
 
 
 class _Gone:
@@ -603,11 +603,11 @@ def _alike(a: Any, b: Any) -> bool:
         return bool(a == b) or (math.isnan(a) and math.isnan(b))
     try:
         return bool(a == b)
-    except Exception:  # noqa: BLE001  # an __eq__ of the user
+    except Exception:  # an __eq__ of the user
         return False
 
 
-# ---- signatures and annotations --------------------------------------------------------------------------------------
+# ---- signatures and annotations ------------------------------------------------------------------------------------
 
 
 def _signature(fn: Callable[..., Any], task: str) -> inspect.Signature:
@@ -645,7 +645,7 @@ def _globals(fn: Any) -> dict[str, Any]:
     return found
 
 
-# ---- text ------------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------------------------
 
 
 def _dumps(value: Any) -> bytes:
@@ -659,7 +659,7 @@ def _refuse_constant(constant: str) -> None:
 def _repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001  # a __repr__ of the user, or a value that contains itself
+    except Exception:  # a __repr__ of the user, or a value that contains itself
         return f"<{type(value).__name__}>"
 
 

@@ -61,7 +61,7 @@ _KUBERNETES = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\d+_(TCP|U
 
 DAY = 86400.0
 
-# ---- passwords -------------------------------------------------------------------------------------------------------
+# ---- passwords ------------------------------------------------------------------------------------------------------
 
 # Only a URL that can be read in exactly one way: a password with a bare "/", "?" or "@" in it makes the rest ambiguous.
 _PLAIN_URL = re.compile(
@@ -100,7 +100,7 @@ def _show(value: object) -> str:
     return repr(redact(value)) if isinstance(value, str) else f"<{type(value).__name__}>"
 
 
-# ---- reading one value: each function gives the value, or raises _Refused with the remedy ----------------------------
+# ---- reading one value: each function gives the value, or raises _Refused with the remedy --------------------------
 
 
 class _Refused(Exception):
@@ -291,7 +291,7 @@ def _backend(value: Any) -> str:
     return name
 
 
-# ---- the list --------------------------------------------------------------------------------------------------------
+# ---- the list ------------------------------------------------------------------------------------------------------
 
 
 def _setting(default: Any, read: Callable[[Any], Any], doc: str) -> Any:
@@ -492,7 +492,7 @@ class Settings:
 
 _FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
 
-# ---- where values come from ------------------------------------------------------------------------------------------
+# ---- where values come from -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -677,7 +677,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
 
 
-# ---- backends --------------------------------------------------------------------------------------------------------
+# ---- backends ------------------------------------------------------------------------------------------------------
 
 
 def _plugins() -> list[str]:

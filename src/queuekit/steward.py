@@ -33,6 +33,7 @@ __all__ = ["Steward", "main"]
 
 log = logging.getLogger("queuekit.steward")
 
+
 class _Watched:
     """Processes, by pidfd where the system has it."""
 

@@ -13,9 +13,9 @@ import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeAlias, cast, overload
 
-from typing_extensions import ParamSpec, Self, TypeVar
+from typing_extensions import ParamSpec, TypeVar
 
 from queuekit.errors import ConfigError
 from queuekit.message import ID_PATTERN, QUEUE_PATTERN
@@ -138,7 +138,7 @@ class Task(Generic[P, R, C]):
                 "Put it into a file: a task in x.py is found by `queuekit worker x.py`"
             )
 
-    # ---- enqueue -----------------------------------------------------------------------------------------------------
+    # ---- enqueue ----------------------------------------------------------------------------------------------------
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Hand the job over. When this returns, the job is recorded, and will end in a terminal state.
@@ -207,7 +207,9 @@ class Task(Generic[P, R, C]):
         """
         where = f"options() of task {self.name!r}"
         if key is not None:
-            raise ConfigError(f"key={key!r} in {where}: unique jobs are not there yet. options(id=) makes one job of two")
+            raise ConfigError(
+                f"key={key!r} in {where}: unique jobs are not there yet. options(id=) makes one job of two"
+            )
         if id is not None and not (isinstance(id, str) and ID_PATTERN.match(id)):
             raise ConfigError(f"id={id!r} in {where}: 1 to 128 letters, digits, '_' and '-', as all engines take them")
         if delay is not None and at is not None:
@@ -233,7 +235,7 @@ class Task(Generic[P, R, C]):
         _check_limits(copy.request.soft_timeout or self.soft_timeout, copy.request.timeout or self.timeout, where)
         return copy
 
-    # ---- elsewhere ---------------------------------------------------------------------------------------------------
+    # ---- elsewhere --------------------------------------------------------------------------------------------------
 
     def job(self, id: str) -> Job[R]:
         """A handle to the job of that id. Asks nobody: whether it exists shows when the handle is used."""
@@ -250,7 +252,7 @@ class Task(Generic[P, R, C]):
         return current_app().adapter.native(self)
 
 
-# ---- the decorator -------------------------------------------------------------------------------------------------------
+# ---- the decorator -------------------------------------------------------------------------------------------------
 
 
 class _Decorator(Protocol):
@@ -308,7 +310,7 @@ def agent_task(
         private: keep arguments, results and error messages out of engine-visible fields and logs.
 
     Raises:
-        ConfigError: a function that no worker could find under its name, a name that is taken, or a value that cannot be.
+        ConfigError: a function that no worker could find by its name, a name that is taken, a value that cannot be.
     """
 
     def declare(fn: Callable[..., Any]) -> Task[..., Any, Any]:
@@ -398,7 +400,7 @@ def _main_module() -> str:
     return Path(path).stem if path is not None else "__main__"
 
 
-# ---- values --------------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------------------------
 
 
 def _seconds(name: str, value: Seconds, where: str, *, zero: bool = False) -> float:

@@ -78,7 +78,7 @@ class Worker:
             self.store, self.settings, self.tasks, find=self._find, queues=self.queues, concurrency=1, pool=self.pool
         )
 
-    # ---- the lease -------------------------------------------------------------------------------------------------------
+    # ---- the lease --------------------------------------------------------------------------------------------------
 
     def renew(self) -> None:
         """Open the lease, or open it again. Raises StoreAway."""
@@ -97,10 +97,10 @@ class Worker:
             else:
                 return True
 
-    # ---- the steward -----------------------------------------------------------------------------------------------------
+    # ---- the steward ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """The first beat, by the worker itself, since the steward's comes later than a first claim; then the steward."""
+        """The first beat, by the worker itself, since the steward's comes after a first claim; then the steward."""
         try:
             self.renew()
         except StoreAway as error:

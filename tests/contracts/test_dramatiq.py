@@ -51,7 +51,7 @@ def test_version() -> None:
     assert dramatiq.__version__.startswith("2.")
 
 
-# ---- its keys and commands in Redis: we write and read them ----------------------------------------------------------------
+# ---- its keys and commands in Redis: we write and read them --------------------------------------------------------
 
 
 def test_a_message_is_an_id_in_a_list_and_json_in_a_hash(broker: RedisBroker, client: redis.Redis) -> None:
@@ -141,7 +141,7 @@ def test_the_scripts_are_sent_again_to_a_server_that_lost_them(broker: RedisBrok
     assert broker.do_fetch("q", 1)
 
 
-# ---- why we have a consumer of our own -------------------------------------------------------------------------------------
+# ---- why we have a consumer of our own -----------------------------------------------------------------------------
 
 
 def test_its_own_consumer_raises_for_what_it_cannot_read_and_keeps_the_neighbours(
@@ -187,7 +187,7 @@ def test_the_consumer_is_found_by_the_messages_own_queue() -> None:
         process(lambda *_, **__: None, message(queue="elsewhere"))
 
 
-# ---- its worker: the hooks that we hang on ---------------------------------------------------------------------------------
+# ---- its worker: the hooks that we hang on -------------------------------------------------------------------------
 
 
 class Post:
@@ -378,7 +378,7 @@ def test_actors_bind_where_they_are_told_and_once(broker: RedisBroker) -> None:
         actor_on(broker, lambda: None)
 
 
-# ---- redis-py --------------------------------------------------------------------------------------------------------------
+# ---- redis-py ------------------------------------------------------------------------------------------------------
 
 
 def test_a_timeout_is_no_connection_error() -> None:

@@ -79,9 +79,7 @@ def test_version() -> None:
         (SimpleWorker, "execute_job", ["self", "job", "queue"]),
     ],
 )
-def test_hooks_that_we_override_have_the_signatures_that_we_know(
-    owner: type, hook: str, parameters: list[str]
-) -> None:
+def test_hooks_that_we_override_have_the_signatures_that_we_know(owner: type, hook: str, parameters: list[str]) -> None:
     assert list(inspect.signature(getattr(owner, hook)).parameters)[: len(parameters)] == parameters
 
 

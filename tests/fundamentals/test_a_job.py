@@ -16,7 +16,6 @@ from queuekit import (
     JobCancelled,
     JobFailed,
     JobNotFound,
-
     JobStatus,
     PayloadError,
     RetryAfter,

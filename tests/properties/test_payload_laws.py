@@ -64,7 +64,7 @@ class Span(NamedTuple):
     length: timedelta
 
 
-# ---- annotations with their values -----------------------------------------------------------------------------------
+# ---- annotations with their values ---------------------------------------------------------------------------------
 
 offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 zones = st.none() | offsets
@@ -189,7 +189,7 @@ def test_values_of_an_annotated_type_arrive_as_they_were_sent(data: st.DataObjec
     assert shape(subject.decode_result(text)) == shape(value)
 
 
-# ---- anything at all -------------------------------------------------------------------------------------------------
+# ---- anything at all -----------------------------------------------------------------------------------------------
 
 
 class Moody:
@@ -325,7 +325,7 @@ def test_decoding_foreign_text_gives_a_value_or_a_payload_error(annotation: Any,
         assert error.parameter == "return"
 
 
-# ---- calls -----------------------------------------------------------------------------------------------------------
+# ---- calls ---------------------------------------------------------------------------------------------------------
 
 
 def plain(a: int, b: int = 2) -> None: ...

@@ -43,7 +43,7 @@ class Summary:
     words: int
 
 
-# ---- the decorator, bare and called, on sync and async functions -------------------------------------------------------
+# ---- the decorator, bare and called, on sync and async functions ---------------------------------------------------
 
 
 @agent_task
@@ -97,7 +97,7 @@ async def called_here_and_now() -> None:
     assert_type(await search.options(priority=9)("x", top=3), list[Document])
 
 
-# ---- a task and its jobs -----------------------------------------------------------------------------------------------
+# ---- a task and its jobs -------------------------------------------------------------------------------------------
 
 assert_type(shorten.name, str)
 assert_type(shorten.enqueue(DOCUMENT, 3, strict=True), Job[Summary])
@@ -136,7 +136,7 @@ async def without_blocking(job: Job[Summary]) -> None:
     assert_type(await shorten.aenqueue_many([shorten.bind(DOCUMENT)]), list[Job[Summary]])
 
 
-# ---- requests as values ------------------------------------------------------------------------------------------------
+# ---- requests as values --------------------------------------------------------------------------------------------
 
 assert_type(shorten.bind(DOCUMENT, strict=True), Call[Summary])
 assert_type(search.bind("x", top=1), Call[list[Document]])
@@ -144,7 +144,7 @@ assert_type(shorten.enqueue_many([shorten.bind(DOCUMENT), shorten.bind(DOCUMENT,
 assert_type(shorten.enqueue_many([(DOCUMENT,), (DOCUMENT, 3)]), list[Job[Summary]])
 assert_type(search.enqueue_many(search.bind(word, top=1) for word in ("a", "b")), list[Job[list[Document]]])
 
-# ---- options keep the type -----------------------------------------------------------------------------------------------
+# ---- options keep the type ------------------------------------------------------------------------------------------
 
 SOON = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -155,7 +155,7 @@ assert_type(search.options(expires=SOON, result_ttl=60).bind("x", top=2), Call[l
 assert_type(ping.options(retry=RetryPolicy()).enqueue(), Job[None])
 
 
-# ---- tasks are passed around ---------------------------------------------------------------------------------------------
+# ---- tasks are passed around ---------------------------------------------------------------------------------------
 
 
 def enqueue_text(task: Task[[str], int, Any], text: str) -> int:
@@ -181,7 +181,7 @@ assert_type(enqueue_text(length_later, "x"), int)
 assert_type([any_task(length), any_task(summarise), any_task(ping)], list[str])
 
 
-# ---- policies, errors, the context, the composition root -----------------------------------------------------------------
+# ---- policies, errors, the context, the composition root -----------------------------------------------------------
 
 RetryPolicy(
     [

@@ -88,7 +88,9 @@ class Bench:
     def job(self, what: str = "return", *, task: str = "execution.do", id: str = "j", **options: Any) -> Delivery:
         self.message = Message(id=id, task=task, args=[what], kwargs={}, queue="q", backend="memory", **options)
         made = self.store.create(
-            NewJob(id, self.message.seal(), self.message.digest, self.message.route, "t", 60, delay=options.get("delay"))
+            NewJob(
+                id, self.message.seal(), self.message.digest, self.message.route, "t", 60, delay=options.get("delay")
+            )
         )
         bell = Publication(self.message, made.pseq or 0, made.number, made.epoch).doorbell
         return Delivery(bell, self.message.args, self.message.kwargs)
@@ -201,7 +203,7 @@ def test_a_worker_that_stops_releases(bench: Bench) -> None:
     assert (record.status, record.attempt) == (JobStatus.queued, 0)
 
 
-# ---- time limits -----------------------------------------------------------------------------------------------------------
+# ---- time limits ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", ["execution.do", "execution.ado"])
@@ -245,7 +247,7 @@ def test_async_code_that_swallows_its_limit_does_not_hold_the_attempt(
     assert isinstance(outcome, Retried)
 
 
-# ---- what the store answers --------------------------------------------------------------------------------------------------
+# ---- what the store answers ----------------------------------------------------------------------------------------
 
 
 def held(bench: Bench, delivery: Delivery, name: str = "w") -> Held:
@@ -345,7 +347,7 @@ def test_a_lost_attempt_follows_the_plan_of_its_policy(bench: Bench) -> None:
     assert bench.status() == "failed"  # max_attempts=2 counts crashes too
 
 
-# ---- a store that is away ----------------------------------------------------------------------------------------------------
+# ---- a store that is away ------------------------------------------------------------------------------------------
 
 
 class Away:
@@ -394,7 +396,7 @@ def test_a_worker_that_stops_does_not_wait_for_ever() -> None:
     assert isinstance(bench.execution.execute(delivery), Unrecorded)
 
 
-# ---- cancel and stop -----------------------------------------------------------------------------------------------------------
+# ---- cancel and stop -----------------------------------------------------------------------------------------------
 
 
 def test_a_running_async_task_is_cancelled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

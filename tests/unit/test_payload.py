@@ -358,7 +358,7 @@ def test_what_json_has_no_number_for_is_refused_and_never_becomes_null(value: fl
     refusal(Lenient, Lenient(score=value))
 
 
-# ---- without an annotation -------------------------------------------------------------------------------------------
+# ---- without an annotation -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("annotation", [Any, object])
@@ -411,7 +411,7 @@ def test_what_is_encoded_is_a_copy() -> None:
     assert sent.args == [{"a": [1]}]
 
 
-# ---- nothing gets lost -----------------------------------------------------------------------------------------------
+# ---- nothing gets lost ---------------------------------------------------------------------------------------------
 
 
 def test_a_subclass_whose_fields_would_be_dropped_is_refused() -> None:
@@ -620,7 +620,7 @@ def test_an_equality_that_raises_is_a_refusal() -> None:
     refusal(annotation, Moody())
 
 
-# ---- what cannot be encoded ------------------------------------------------------------------------------------------
+# ---- what cannot be encoded ----------------------------------------------------------------------------------------
 
 
 def test_half_of_a_surrogate_pair_is_refused() -> None:
@@ -682,7 +682,7 @@ def test_integers_beyond_what_python_prints_are_refused() -> None:
     refusal(Any, [10**5000])
 
 
-# ---- calls -----------------------------------------------------------------------------------------------------------
+# ---- calls ---------------------------------------------------------------------------------------------------------
 
 
 def call(a: int, b: Path = Path("x"), /, c: date = date(2026, 1, 1), *rest: UUID, d: bytes, e: set[int] | None = None,
@@ -823,7 +823,7 @@ def test_an_async_function_has_the_type_it_gives_when_awaited() -> None:
     assert subject.decode_result(subject.encode_result(Page(number=3))) == Page(number=3)
 
 
-# ---- results ---------------------------------------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------------------------
 
 
 def test_a_result_of_none() -> None:
@@ -841,7 +841,7 @@ def test_a_function_that_only_raises() -> None:
     Codec(function, task="m.f").check()
 
 
-# ---- the limit -------------------------------------------------------------------------------------------------------
+# ---- the limit -----------------------------------------------------------------------------------------------------
 
 
 def test_the_limit_counts_the_bytes_of_all_arguments_as_json() -> None:
@@ -886,7 +886,7 @@ def test_no_arguments_are_never_over_the_limit() -> None:
     assert Codec(function, task="m.f", limit=1).encode_arguments((), {}) == Arguments([], {})
 
 
-# ---- declarations ----------------------------------------------------------------------------------------------------
+# ---- declarations --------------------------------------------------------------------------------------------------
 
 
 class Stream(Protocol):

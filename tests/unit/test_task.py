@@ -148,7 +148,7 @@ def test_a_policy_is_kept_as_given() -> None:
     assert agent_task(name="unit.policy", retry=policy)(lambda: None).retry is policy
 
 
-# ---- scripts ---------------------------------------------------------------------------------------------------------------
+# ---- scripts -------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
 from queuekit import agent_task, configure

@@ -80,7 +80,7 @@ class MemoryAdapter:
     def _renew(self) -> None:
         self.store.beat("memory", start=True)
 
-    # ---- the Adapter protocol ----------------------------------------------------------------------------------------
+    # ---- the Adapter protocol ---------------------------------------------------------------------------------------
 
     def publish(self, publications: Sequence[Publication]) -> None:
         self._broker.extend(publications)
@@ -100,7 +100,7 @@ class MemoryAdapter:
     def close(self) -> None:
         pass
 
-    # ---- running -----------------------------------------------------------------------------------------------------
+    # ---- running ----------------------------------------------------------------------------------------------------
 
     def run_next(self, *, wait: bool = True) -> bool:
         """Run one delivery. With `wait` the clock jumps to the next due job where none is ready. False: nothing ran."""

@@ -15,7 +15,9 @@ F = TypeVar("F", bound="Callable[..., Any]")
 _CONNECTION = (
     click.option("--backend", metavar="NAME", help="celery, rq or dramatiq."),
     click.option("--broker-url", metavar="URL", help="redis://..., where messages travel."),
-    click.option("--store-url", metavar="URL", help="redis://..., where jobs are recorded. The broker's Redis by default."),
+    click.option(
+        "--store-url", metavar="URL", help="redis://..., where jobs are recorded. The broker's Redis by default."
+    ),
     click.option("--namespace", metavar="NAME", help="Keeps applications that share a Redis apart."),
 )
 
@@ -35,7 +37,9 @@ def cli() -> None:
 @cli.command()
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE-or-FILE...")
 @connection_options
-@click.option("--concurrency", type=click.IntRange(1), help="How many jobs at a time. The pool's own default otherwise.")
+@click.option(
+    "--concurrency", type=click.IntRange(1), help="How many jobs at a time. The pool's own default otherwise."
+)
 @click.option("--queues", metavar="A,B", help="The queues to serve. All that the tasks name by default.")
 @click.option("--pool", metavar="NAME", help="How the engine runs tasks, in its own word: prefork, threads, ...")
 @click.option("--dev", is_flag=True, help="Bring a server in ./.queuekit, and start again when a file changes.")

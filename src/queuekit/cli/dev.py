@@ -54,7 +54,10 @@ def _supervise(command: list[str], environ: dict[str, str]) -> int:
     def start() -> subprocess.Popen[bytes]:
         # Not in the terminal's foreground group: Ctrl-C is for this process, which tells the worker once.
         return subprocess.Popen(
-            command, env=environ, start_new_session=True, preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM)
+            command,
+            env=environ,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(parent, signal.SIGTERM),  # noqa: PLW1509  # there are no threads
         )
 
     worker = start()

@@ -74,7 +74,7 @@ def report(console: Console, watch: Watch, plan: Plan, found: Sequence[str], sec
 
 def _table(console: Console, watch: Watch, plan: Plan, *, narrow: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=False)
-    table.add_column("job", no_wrap=True, overflow="ellipsis", max_width=17 if narrow else 24)
+    table.add_column("job", no_wrap=True)
     arrow = _arrow(console, narrow=narrow)
     table.add_column("try", justify="right")
     table.add_column("what came of it", overflow="fold")
@@ -85,12 +85,17 @@ def _table(console: Console, watch: Watch, plan: Plan, *, narrow: bool) -> Table
         for n in range(max(len(info.attempts) for info in infos)):
             longest = max(infos, key=lambda info: len(info.attempts))
             table.add_row(
-                id if n == 0 else "",
+                _end_of(id, 17 if narrow else 24) if n == 0 else "",
                 str(n + 1),
                 _what(longest, n, _failure(plan, id, n), narrow=narrow),
                 *(_wait(info, n, arrow) for info in infos),
             )
     return table
+
+
+def _end_of(id: str, width: int) -> str:
+    """Of a path the end tells more than the beginning."""
+    return id if len(id) <= width else f"..{id[2 - width :]}"
 
 
 def _failure(plan: Plan, id: str, n: int) -> Failure | None:

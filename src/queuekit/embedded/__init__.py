@@ -128,7 +128,7 @@ def start(folder: Path, *, binary: str | Path | None = None) -> EmbeddedServer:
         return _found(folder, answer, process)
 
 
-# ---- the folder ------------------------------------------------------------------------------------------------------
+# ---- the folder ----------------------------------------------------------------------------------------------------
 
 
 def _prepare(folder: Path) -> None:
@@ -203,7 +203,7 @@ def _starting(folder: Path) -> Iterator[None]:
         _close(descriptor)
 
 
-# ---- the guard's process, seen from the owner ------------------------------------------------------------------------
+# ---- the guard's process, seen from the owner ----------------------------------------------------------------------
 
 # What a forked child must not keep open: with the write end of the pipe in its hands the owner's end would not be seen,
 # and a start lock would outlive its start. Close-on-exec does nothing for a plain fork.
@@ -290,7 +290,7 @@ class _GuardProcess:
             os.waitpid(self._pid, 0)
 
 
-# ---- the program -----------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------------------------
 
 _OR_ELSE = (
     f"Another program can be named in {BINARY_VARIABLE}, and a server that runs already in broker_url "

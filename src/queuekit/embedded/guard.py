@@ -41,7 +41,7 @@ class Failed(Exception):
     """The server cannot be started; the text says why."""
 
 
-# ---- shared with the owner's side ------------------------------------------------------------------------------------
+# ---- shared with the owner's side ----------------------------------------------------------------------------------
 
 
 def ask(port: int, password: str, *command: str, timeout: float = 2.0) -> str:
@@ -94,7 +94,7 @@ def write_private(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-# ---- the process -----------------------------------------------------------------------------------------------------
+# ---- the process ---------------------------------------------------------------------------------------------------
 
 
 class Guard:

@@ -108,7 +108,7 @@ class MemoryStore:
         self._tick: int | None = None
         self._suspended = 0
 
-    # ---- the clock and what time does by itself ----------------------------------------------------------------------
+    # ---- the clock and what time does by itself ---------------------------------------------------------------------
 
     @property
     def _now(self) -> int:
@@ -133,7 +133,7 @@ class MemoryStore:
     def _on(self, route: str) -> list[tuple[str, _Job]]:
         return [(id, job) for id, job in self._jobs.items() if job.route == route]
 
-    # ---- steps that operations share ---------------------------------------------------------------------------------
+    # ---- steps that operations share --------------------------------------------------------------------------------
 
     def _send(self, job: _Job) -> None:
         route = self._routes[job.route]
@@ -186,7 +186,7 @@ class MemoryStore:
     def _running_on(self, worker: str) -> list[tuple[str, _Job]]:
         return [(id, job) for id, job in self._jobs.items() if job.status is JobStatus.running and job.worker == worker]
 
-    # ---- enqueue and publish -----------------------------------------------------------------------------------------
+    # ---- enqueue and publish ----------------------------------------------------------------------------------------
 
     def create(self, job: NewJob) -> Created:
         with self._lock:
@@ -251,7 +251,7 @@ class MemoryStore:
             if old:
                 at.marks = [(since, m) for since, m in at.marks if since >= max(old)]
 
-    # ---- attempts ----------------------------------------------------------------------------------------------------
+    # ---- attempts ---------------------------------------------------------------------------------------------------
 
     def claim(
         self,
@@ -372,7 +372,7 @@ class MemoryStore:
             self._terminal(job, JobStatus.cancelled, reason)
             return True
 
-    # ---- workers -----------------------------------------------------------------------------------------------------
+    # ---- workers ----------------------------------------------------------------------------------------------------
 
     def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = ()) -> Beat:
         with self._lock:
@@ -420,7 +420,7 @@ class MemoryStore:
                     out.append((id, "time_limit"))
             return out
 
-    # ---- by hand -----------------------------------------------------------------------------------------------------
+    # ---- by hand ----------------------------------------------------------------------------------------------------
 
     def cancel(self, id: str, reason: str) -> str:
         with self._lock:
@@ -466,7 +466,7 @@ class MemoryStore:
         with self._lock:
             return self._quarantine[:n]
 
-    # ---- reads -------------------------------------------------------------------------------------------------------
+    # ---- reads ------------------------------------------------------------------------------------------------------
 
     def get(self, id: str) -> Record | None:
         with self._lock:
@@ -511,7 +511,7 @@ class MemoryStore:
             failed = [(at, id) for at, id in found if at is not None and self._jobs[id].status is JobStatus.failed]
             return [id for _, id in itertools.islice(sorted(failed, reverse=True), n)]
 
-    # ---- for the memory backend ----------------------------------------------------------------------------------------
+    # ---- for the memory backend -------------------------------------------------------------------------------------
 
     def next_due(self) -> float | None:
         """The moment at which the next parked job may run."""

@@ -60,7 +60,7 @@ class Bench:
     def close(self) -> None:
         self.app.close()
 
-    # ---- waiting -------------------------------------------------------------------------------------------------------
+    # ---- waiting ----------------------------------------------------------------------------------------------------
 
     def ended(self, job: Job[Any], within: float = 30.0) -> JobInfo:
         """The record of the job once it has ended, however that was. Fails after so many seconds."""
@@ -93,7 +93,7 @@ class Bench:
         found: Entry = self.until(look, f"attempt {attempt} of job {job.id} has started", within)
         return found
 
-    # ---- doorbells -----------------------------------------------------------------------------------------------------
+    # ---- doorbells --------------------------------------------------------------------------------------------------
 
     def record(self, job: Job[Any]) -> Record:
         record = self.app.store.get(job.id)

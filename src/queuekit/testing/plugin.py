@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Collector(config), "queuekit-report")
 
 
-# ---- fixtures ------------------------------------------------------------------------------------------------------------
+# ---- fixtures ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

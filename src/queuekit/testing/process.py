@@ -51,7 +51,7 @@ class WorkerProcess:
         """None while it runs; negative: the signal that ended it."""
         return self._process.poll()
 
-    # ---- its processes -------------------------------------------------------------------------------------------------
+    # ---- its processes ----------------------------------------------------------------------------------------------
 
     def family(self) -> list[int]:
         """All its processes that live: the parent, the children, the steward."""
@@ -72,7 +72,7 @@ class WorkerProcess:
             if pid not in others and b"resource_tracker" not in _read(Path(f"/proc/{pid}/cmdline"))
         ]
 
-    # ---- ending it -----------------------------------------------------------------------------------------------------
+    # ---- ending it --------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
         """SIGKILL the parent alone, and wait until it is gone."""
@@ -101,7 +101,7 @@ class WorkerProcess:
         """The exit code. Raises subprocess.TimeoutExpired after so many seconds."""
         return self._process.wait(timeout)
 
-    # ---- what it said --------------------------------------------------------------------------------------------------
+    # ---- what it said -----------------------------------------------------------------------------------------------
 
     def said(self, start: int = 0) -> str:
         """Its output from that position on."""

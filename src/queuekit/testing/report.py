@@ -73,7 +73,7 @@ class Collector:
             path.write_text(self.as_json() if path.suffix == ".json" else self.as_markdown(), "utf-8")
             terminalreporter.line(f"written to {path}")
 
-    # ---- the table -----------------------------------------------------------------------------------------------------
+    # ---- the table --------------------------------------------------------------------------------------------------
 
     @property
     def targets(self) -> list[str]:

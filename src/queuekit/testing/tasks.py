@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from queuekit import Backoff, DoNotRetry, Job, RetryAfter, RetryPolicy, RetryRule, SoftTimeout, agent_task, current_job
 from queuekit.testing.journal import note
 
-# ---- errors, and the policy for them -------------------------------------------------------------------------------------
+# ---- errors, and the policy for them --------------------------------------------------------------------------------
 
 
 class ApiError(Exception):
@@ -81,7 +81,7 @@ def _step(plan: list[str]) -> str:
     return f"attempt {number}"
 
 
-# ---- what attempts do ----------------------------------------------------------------------------------------------------
+# ---- what attempts do ----------------------------------------------------------------------------------------------
 
 
 @agent_task(retry=POLICY)
@@ -112,7 +112,7 @@ async def like_an_agent_waits(seconds: float) -> str:
     return "slept"
 
 
-# ---- values --------------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------------------------
 
 
 @agent_task
@@ -165,7 +165,7 @@ def elsewhere() -> str:
     return "other queue"
 
 
-# ---- time ----------------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------------------------
 
 
 @agent_task
@@ -230,7 +230,7 @@ def cooperative(seconds: float) -> str:
     return "done"
 
 
-# ---- the world around ----------------------------------------------------------------------------------------------------
+# ---- the world around ----------------------------------------------------------------------------------------------
 
 
 @agent_task

@@ -78,7 +78,7 @@ def sent(one: Publication | None = None, **changes: Any) -> dict[str, Any]:
     return {**json.loads(json.dumps(message.asdict())), **changes}
 
 
-# ---- settings ------------------------------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------------------------
 
 
 def test_rabbitmq_is_refused_with_the_remedy() -> None:
@@ -104,7 +104,7 @@ def test_nothing_is_connected_before_something_is_sent() -> None:
     adapter.close()
 
 
-# ---- what is sent --------------------------------------------------------------------------------------------------------
+# ---- what is sent --------------------------------------------------------------------------------------------------
 
 
 def test_the_message_can_be_read_in_dramatiqs_words() -> None:
@@ -140,7 +140,7 @@ def test_queues_and_levels_do_not_meet(one: dict[str, Any], other: dict[str, Any
     assert not any(name.endswith((".DQ", ".XQ")) for name in names)
 
 
-# ---- a broker that is away -----------------------------------------------------------------------------------------------
+# ---- a broker that is away -----------------------------------------------------------------------------------------
 
 
 def test_a_refused_connection_is_said() -> None:
@@ -179,7 +179,7 @@ def test_all_the_waits_of_one_publication_fit_into_the_enqueue_timeout() -> None
     assert sum(waits) < 2
 
 
-# ---- the native task -----------------------------------------------------------------------------------------------------
+# ---- the native task -----------------------------------------------------------------------------------------------
 
 
 @agent_task(name="test_dramatiq.double", queue="q", timeout=1.0, priority=4)
@@ -205,7 +205,7 @@ def test_no_global_broker_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dramatiq.broker.global_broker is None
 
 
-# ---- what arrives --------------------------------------------------------------------------------------------------------
+# ---- what arrives --------------------------------------------------------------------------------------------------
 
 
 def test_what_was_sent_is_what_arrives() -> None:
@@ -232,6 +232,7 @@ def test_what_was_sent_is_what_arrives() -> None:
         json.dumps(sent(args="ab")).encode(),
         json.dumps(sent(kwargs=None)).encode(),
         json.dumps(sent(options={**sent()["options"], "redis_message_id": 3})).encode(),
+        json.dumps(sent(options={**sent()["options"], "redis_message_id": "\ud800"})).encode(),
         json.dumps(
             sent(options={**sent()["options"], HEADER: {**sent()["options"][HEADER], "timeout": 1e300}})
         ).encode(),
@@ -256,7 +257,7 @@ def test_the_senders_options_and_queue_have_no_effect() -> None:
     assert message.queue_name == "queuekit.default.q"
 
 
-# ---- outcomes, in Dramatiq's words ---------------------------------------------------------------------------------------
+# ---- outcomes, in Dramatiq's words ---------------------------------------------------------------------------------
 
 
 class Stub:
@@ -349,7 +350,7 @@ def test_a_worker_that_stops_begins_nothing() -> None:
     assert (stub.delivered, message.keep) == ([], True)
 
 
-# ---- the user's own broker -----------------------------------------------------------------------------------------------
+# ---- the user's own broker -----------------------------------------------------------------------------------------
 
 
 class Seen(dramatiq.Middleware):  # type: ignore[misc,name-defined]
@@ -374,7 +375,7 @@ def test_all_that_dramatiq_does_by_default_is_known_to_decide() -> None:
     assert set(default_middleware) <= set(DECIDERS)
 
 
-# ---- on a server ---------------------------------------------------------------------------------------------------------
+# ---- on a server ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -435,7 +436,7 @@ def test_threads_share_the_adapter(adapter: DramatiqAdapter) -> None:
     assert {one["message_id"] for one in bodies(adapter)} == {f"j{n}" for n in range(20)}
 
 
-# ---- with real workers ---------------------------------------------------------------------------------------------------
+# ---- with real workers ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def fetch(broker: Broker, id: str) -> Job:
     return Job.fetch(id, connection=connect(broker), serializer=JSONSerializer)
 
 
-# ---- publishing ------------------------------------------------------------------------------------------------------------
+# ---- publishing ----------------------------------------------------------------------------------------------------
 
 
 def test_a_publication_is_a_native_job_that_can_be_read(adapter: RqAdapter, queuekit_broker: Broker) -> None:
@@ -86,7 +86,7 @@ def test_queues_do_not_meet() -> None:
     assert queue_name("n", "x.p9", 0) != queue_name("n", "x", 9)
 
 
-# ---- reading what lies in the broker ---------------------------------------------------------------------------------------
+# ---- reading what lies in the broker -------------------------------------------------------------------------------
 
 
 def delivered(broker: Broker, **fields: Any) -> DoorbellJob:
@@ -99,9 +99,7 @@ def delivered(broker: Broker, **fields: Any) -> DoorbellJob:
     return job
 
 
-HEADER_JSON = (
-    b'{"v":1,"id":"x","task":"t","pseq":1,"epoch":"e","route":"rq:q:0","timeout":null,"own_policy":false,"private":false}'
-)
+HEADER_JSON = b'{"v":1,"id":"x","task":"t","pseq":1,"epoch":"e","route":"rq:q:0","timeout":null,"own_policy":false,"private":false}'
 
 
 def test_a_good_one_is_read(queuekit_broker: Broker) -> None:
@@ -141,7 +139,7 @@ def test_nothing_is_imported_by_a_name_from_the_broker(queuekit_broker: Broker) 
     job.send_webhooks(JobStatus.FAILED)
 
 
-# ---- what RQ shows of a job --------------------------------------------------------------------------------------------------
+# ---- what RQ shows of a job ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["worker", "simple"])

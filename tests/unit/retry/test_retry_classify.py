@@ -240,7 +240,7 @@ def test_the_reason_names_the_class_the_status_and_the_code_and_nothing_of_the_m
     assert classify(exc).reason == "openai.RateLimitError (429, insufficient_quota)"
 
 
-# ---- where the wait stands ------------------------------------------------------------------------------------------
+# ---- where the wait stands -----------------------------------------------------------------------------------------
 
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 
@@ -365,7 +365,7 @@ def test_a_wrapper_without_a_hint_takes_that_of_its_cause() -> None:
     )
 
 
-# ---- chains and groups ----------------------------------------------------------------------------------------------
+# ---- chains and groups ---------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_error_means_what_its_cause_means() -> None:
@@ -428,7 +428,7 @@ def test_a_group_is_as_bad_as_its_worst_member() -> None:
     assert classify(fake("myapp.Boom", cause=ExceptionGroup("g", [limit]))).category is Category.rate_limit
 
 
-# ---- traps ----------------------------------------------------------------------------------------------------------
+# ---- traps ---------------------------------------------------------------------------------------------------------
 
 
 def test_every_read_is_guarded() -> None:

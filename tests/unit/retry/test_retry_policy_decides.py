@@ -55,7 +55,7 @@ def delays(policy: RetryPolicy, exc: BaseException) -> list[float]:
     return found
 
 
-# ---- the plain way --------------------------------------------------------------------------------------------------
+# ---- the plain way -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_rules_after_the_one_that_matched_change_nothing() -> None:
     assert delays(policy, wrapped) == []
 
 
-# ---- the whole job's limits -----------------------------------------------------------------------------------------
+# ---- the whole job's limits ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("elapsed", "allowed"), [(0, True), (70, True), (70.5, False), (1e6, False), (-50, True)])
@@ -172,7 +172,7 @@ def test_an_attempt_starts_before_the_deadline(deadline: float, allowed: bool) -
     assert isinstance(decision, Retry) is allowed
 
 
-# ---- hints ----------------------------------------------------------------------------------------------------------
+# ---- hints ---------------------------------------------------------------------------------------------------------
 
 
 def hinted(seconds: float) -> Any:
@@ -215,7 +215,7 @@ def test_a_hint_can_be_ignored() -> None:
     assert decide(policy, hinted(3600)).delay == 1  # type: ignore[union-attr]
 
 
-# ---- what a task says itself ----------------------------------------------------------------------------------------
+# ---- what a task says itself ---------------------------------------------------------------------------------------
 
 
 def test_retry_after_needs_no_rule_and_counts_as_an_attempt() -> None:
@@ -263,7 +263,7 @@ def test_retry_after_checks_its_delay(bad: Any) -> None:
         RetryAfter(bad)
 
 
-# ---- limits and crashes ---------------------------------------------------------------------------------------------
+# ---- limits and crashes --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_crashes_can_fail() -> None:
     assert delays(ruled, Lost()) == [9]
 
 
-# ---- control flow ---------------------------------------------------------------------------------------------------
+# ---- control flow --------------------------------------------------------------------------------------------------
 
 SIGNALS = [
     asyncio.CancelledError(),
@@ -334,7 +334,7 @@ def test_a_timeout_made_of_a_cancellation_is_a_timeout() -> None:
     assert delays(ARTICLE, exc)[:1] == [10]
 
 
-# ---- groups ---------------------------------------------------------------------------------------------------------
+# ---- groups --------------------------------------------------------------------------------------------------------
 
 
 def fallback(*members: Exception) -> Exception:
@@ -381,7 +381,7 @@ def test_a_group_is_judged_by_its_members_and_not_by_its_class() -> None:
     assert delays(RetryPolicy([RetryRule(ExceptionGroup)]), ExceptionGroup("g", [TypeError()])) == []
 
 
-# ---- nothing raises -------------------------------------------------------------------------------------------------
+# ---- nothing raises ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("u", [-1.0, 1.0, 7.0, math.nan, math.inf, -math.inf])
@@ -412,7 +412,7 @@ def test_a_group_whose_members_cannot_be_read() -> None:
     assert isinstance(decide(ARTICLE, Odd("g", [LIMIT])), Fail)
 
 
-# ---- declarations ---------------------------------------------------------------------------------------------------
+# ---- declarations --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class World:
         self.store = self.make(**settings)
         return self.store
 
-    # ---- time ----------------------------------------------------------------------------------------------------------
+    # ---- time -------------------------------------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
         """Let time pass, on the clock of the store and for what the server itself lets expire."""
@@ -129,7 +129,7 @@ class World:
     def now(self) -> float:
         return self.clock.ms / 1000
 
-    # ---- the server ----------------------------------------------------------------------------------------------------
+    # ---- the server -------------------------------------------------------------------------------------------------
 
     @cached_property
     def raw(self) -> redis.Redis:
@@ -150,7 +150,7 @@ class World:
         """The keys of the namespace, without their prefix."""
         return {key.removeprefix(self.prefix) for key in self._scan()}
 
-    # ---- operations, in short ------------------------------------------------------------------------------------------
+    # ---- operations, in short ---------------------------------------------------------------------------------------
 
     def new(self, id: str = "j", *, token: str | None = None, route: str = R, **more: Any) -> Created:
         job = {"message": f'{{"id":"{id}"}}', "digest": f"digest of {id}", "result_ttl": 3600.0, **more}

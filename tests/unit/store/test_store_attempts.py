@@ -44,7 +44,7 @@ AFTER = {
 }
 
 
-# ---- claim ---------------------------------------------------------------------------------------------------------------
+# ---- claim ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_claimed_attempt_is_recorded_before_it_runs(world: World) -> None:
@@ -192,7 +192,7 @@ def test_claim_does_not_raise_for_any_token(world: World) -> None:
     assert isinstance(world.claim("j", "a:retry"), Claimed)
 
 
-# ---- how an attempt ends -------------------------------------------------------------------------------------------------
+# ---- how an attempt ends -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -318,7 +318,7 @@ def test_a_released_attempt_does_not_count(world: World) -> None:
     ]
 
 
-# ---- how long it is kept -------------------------------------------------------------------------------------------------
+# ---- how long it is kept -------------------------------------------------------------------------------------------
 
 
 def test_a_result_expires_and_its_tombstone_stays(world: World) -> None:

@@ -35,7 +35,7 @@ def bring_to(world: World, status: str) -> None:
             assert status == "running"
 
 
-# ---- cancel --------------------------------------------------------------------------------------------------------------
+# ---- cancel --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["scheduled", "queued", "retrying", "released"])
@@ -111,7 +111,7 @@ def test_a_reason_may_be_empty(world: World) -> None:
     assert world.get("j").status is JobStatus.cancelled
 
 
-# ---- revive --------------------------------------------------------------------------------------------------------------
+# ---- revive --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
@@ -174,7 +174,7 @@ def test_the_token_of_a_failed_attempt_does_not_start_the_revived_job(world: Wor
     assert isinstance(world.claim("j", "t2"), Claimed)
 
 
-# ---- quarantine ----------------------------------------------------------------------------------------------------------
+# ---- quarantine ----------------------------------------------------------------------------------------------------
 
 
 def test_the_newest_of_the_quarantine_come_first(world: World) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from store_world import World
 
 
-# ---- create --------------------------------------------------------------------------------------------------------------
+# ---- create --------------------------------------------------------------------------------------------------------
 
 
 def test_a_job_for_now_is_queued_with_a_number_to_publish(world: World) -> None:
@@ -98,7 +98,7 @@ def test_an_unknown_job_is_none(world: World) -> None:
     assert world.store.result("nobody") is None
 
 
-# ---- due -----------------------------------------------------------------------------------------------------------------
+# ---- due -----------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_published_before_its_time_and_then_it_is(world: World) -> None:
@@ -149,7 +149,7 @@ def test_numbers_count_the_publications_of_the_route_and_of_the_job(world: World
     assert (taken.pseq, taken.number) == (3, 2)
 
 
-# ---- the outbox: a crash between two operations --------------------------------------------------------------------------
+# ---- the outbox: a crash between two operations --------------------------------------------------------------------
 
 
 def test_created_and_never_published_is_published_after_the_outbox_time(world: World) -> None:
@@ -217,7 +217,7 @@ def test_no_more_are_taken_as_lost_than_asked_for(world: World) -> None:
     assert world.ids(world.store.take_lost(R, 3)) == ["d"]
 
 
-# ---- the mark: a message that the broker has lost ------------------------------------------------------------------------
+# ---- the mark: a message that the broker has lost ------------------------------------------------------------------
 
 
 def publish(world: World, *ids: str) -> None:

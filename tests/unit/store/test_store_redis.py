@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import pytest
 import redis
@@ -29,7 +29,7 @@ READS = {"get", "status", "result", "routes", "dead", "now", "epoch", "close", "
 JOB = NewJob(id="j", message="{}", digest="d", route=R, token="t", result_ttl=60.0)
 
 
-# ---- away ----------------------------------------------------------------------------------------------------------------
+# ---- away ----------------------------------------------------------------------------------------------------------
 
 
 def test_where_nothing_listens_nothing_was_sent() -> None:
@@ -143,7 +143,7 @@ def test_a_url_of_another_kind_is_refused() -> None:
         RedisStore("http://127.0.0.1:1")
 
 
-# ---- started anew --------------------------------------------------------------------------------------------------------
+# ---- started anew --------------------------------------------------------------------------------------------------
 
 
 def test_a_script_flush_is_survived(redis_world: World) -> None:
@@ -224,7 +224,7 @@ def test_time_is_the_servers(redis_world: World) -> None:
     assert before - 0.001 <= record.created <= record.runs[0][0]["at"] <= (record.finished or 0) <= after
 
 
-# ---- a record that is gone -----------------------------------------------------------------------------------------------
+# ---- a record that is gone -----------------------------------------------------------------------------------------
 
 
 def test_a_record_that_somebody_deleted_stops_nothing(redis_world: World) -> None:
@@ -248,7 +248,7 @@ def test_a_record_that_somebody_deleted_stops_nothing(redis_world: World) -> Non
     assert not [key for key in world.key_names() if key.startswith("job:") and not key.endswith("-2")]
 
 
-# ---- scripts and keys ----------------------------------------------------------------------------------------------------
+# ---- scripts and keys ----------------------------------------------------------------------------------------------
 
 
 def protocol() -> set[str]:
@@ -296,7 +296,9 @@ def every_operation(world: World) -> None:
     assert store.revive("bad") is not None
     store.quarantine("raw", "why")
     assert len(store.quarantined(5)) == 1
-    store.get("done"), store.result("done"), store.routes("rq"), store.dead(5), store.cancel_requested(["done"])
+    for read in (store.get, store.status, store.result):
+        assert read("done") is not None
+    assert (store.routes("rq"), store.dead(5), store.cancel_requested(["done"])) == ([R], [], {})
 
 
 def test_every_operation_runs_the_script_of_its_name(redis_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +328,7 @@ def monitored(world: World, *, lua_only: bool = False) -> list[list[str]]:
     with world.raw.monitor() as monitor:  # type: ignore[no-untyped-call]
         every_operation(world)
         world.raw.echo("that was all")
-        while (row := monitor.next_command())["command"] != "ECHO that was all":
+        while (row := cast("dict[str, str]", monitor.next_command()))["command"] != "ECHO that was all":
             if row["client_type"] == "lua" or not lua_only:
                 seen.append(row["command"].split(" "))
     return seen
@@ -452,7 +454,7 @@ def test_every_operation_stays_in_one_slot_of_a_cluster(tmp_path: Path) -> None:
         every_operation(world)
 
 
-# ---- forks ---------------------------------------------------------------------------------------------------------------
+# ---- forks ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HOUR_MS = 3_600_000
 
 
-# ---- beat and leave ------------------------------------------------------------------------------------------------------
+# ---- beat and leave ------------------------------------------------------------------------------------------------
 
 
 def test_a_worker_lives_from_its_first_beat(world: World) -> None:
@@ -71,7 +71,7 @@ def test_a_worker_that_leaves_gives_back_its_attempts(world: World) -> None:
     assert world.claim("a", "t2", worker="w") == NoLease()
 
 
-# ---- reap ----------------------------------------------------------------------------------------------------------------
+# ---- reap ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_beats_is_never_reaped(world: World) -> None:
@@ -180,7 +180,7 @@ def test_a_job_to_be_cancelled_ends_as_cancelled_when_its_attempt_is_lost(world:
         assert (world.get(id).status, world.get(id).reason) == (JobStatus.cancelled, "not wanted")
 
 
-# ---- when nothing may be reaped ------------------------------------------------------------------------------------------
+# ---- when nothing may be reaped ------------------------------------------------------------------------------------
 
 
 def test_the_first_tick_of_all_is_no_discontinuity(world: World) -> None:

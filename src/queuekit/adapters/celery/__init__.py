@@ -71,7 +71,7 @@ class CeleryAdapter:
         """The Celery task of that name. It runs where a worker delivers to it."""
         from queuekit.adapters.celery.tasks import compile_task
 
-        return compile_task(self.app, self.broker, task)
+        return compile_task(self.app, task)
 
     def run_worker(self, worker: Worker) -> int:
         from queuekit.adapters.celery.worker import run

@@ -62,7 +62,7 @@ class Broker:
         self._pid = os.getpid()
         self._parents: deque[_Link] | None = None
 
-    # ---- names -------------------------------------------------------------------------------------------------------
+    # ---- names ------------------------------------------------------------------------------------------------------
 
     def queue(self, name: str) -> Queue:
         """Bound to an exchange of its own name, as Celery does for a queue that nobody configured."""
@@ -73,7 +73,7 @@ class Broker:
         """kombu's Redis transport counts the other way round than we, and RabbitMQ, do."""
         return 9 - level if self.is_redis else level
 
-    # ---- connections -------------------------------------------------------------------------------------------------
+    # ---- connections ------------------------------------------------------------------------------------------------
 
     def url(self, transport: str = "redis") -> str:
         """The URL as kombu wants it. `transport` names ours for Redis, where the worker's is to be used."""
@@ -151,7 +151,7 @@ class Broker:
         while self._idle and self._pid == os.getpid():
             self._idle.pop().close()
 
-    # ---- publishing --------------------------------------------------------------------------------------------------
+    # ---- publishing -------------------------------------------------------------------------------------------------
 
     def publish(self, publications: Sequence[Publication]) -> None:
         until = time.monotonic() + self.settings.enqueue_timeout

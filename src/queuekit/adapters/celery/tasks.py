@@ -14,7 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from queuekit.adapters.celery.broker import BACKSTOP
 from queuekit.execution import Delivery, Dropped, Ended, Failed, Released, Retried, Stale, Succeeded, Unrecorded
-from queuekit.message import HEADER, Doorbell, bucket
+from queuekit.message import HEADER, Doorbell
 from queuekit.retry import describe_error
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def make_app(broker: Broker) -> Any:
     return app
 
 
-def compile_task(app: Any, broker: Broker, task: queuekit.task.Task[..., Any, Any] | str) -> Any:
+def compile_task(app: Any, task: queuekit.task.Task[..., Any, Any] | str) -> Any:
     """The Celery task of that name, registered once. A name alone makes one without options."""
     if isinstance(task, str):
         name, options = task, {}

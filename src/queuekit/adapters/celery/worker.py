@@ -41,7 +41,7 @@ HANDING_BACK: Final = 2.0  # seconds that user code has to end then
 LEAVING: Final = 4.5  # seconds after the grace at which the process ends in any case
 
 
-# ---- the gate --------------------------------------------------------------------------------------------------------
+# ---- the gate ------------------------------------------------------------------------------------------------------
 
 
 class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
@@ -107,7 +107,7 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         )
 
 
-# ---- stopping --------------------------------------------------------------------------------------------------------
+# ---- stopping ------------------------------------------------------------------------------------------------------
 
 
 class _Stop:
@@ -158,7 +158,7 @@ class _Stop:
             os._exit(0)
 
 
-# ---- the worker ------------------------------------------------------------------------------------------------------
+# ---- the worker ----------------------------------------------------------------------------------------------------
 
 
 def run(adapter: CeleryAdapter, worker: Worker) -> int:
@@ -174,7 +174,7 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
     app = adapter.app
     app.set_default()
     for task in [*worker.tasks, UNKNOWN]:
-        compile_task(app, adapter.broker, task)
+        compile_task(app, task)
     app.finalize()
     queues = [adapter.broker.queue(name) for name in worker.queues]
     for queue in queues:

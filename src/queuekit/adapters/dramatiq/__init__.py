@@ -63,7 +63,7 @@ class DramatiqAdapter:
                 self._broker = Broker(self.settings, timeout=timeout, user_broker=self._user_broker)
             return self._broker
 
-    # ---- publishing --------------------------------------------------------------------------------------------------
+    # ---- publishing -------------------------------------------------------------------------------------------------
 
     def publish(self, publications: Sequence[Publication]) -> None:
         self.broker.send([(self._queue(one.message.route), self._compile(one)) for one in publications])
@@ -89,7 +89,7 @@ class DramatiqAdapter:
             message_id=publication.native_id,
         )
 
-    # ---- the native task ---------------------------------------------------------------------------------------------
+    # ---- the native task --------------------------------------------------------------------------------------------
 
     def native(self, task: Task[..., Any, Any]) -> Any:
         """The task's actor. It can be called; to send it is for enqueue(), since a message needs a record."""
@@ -107,7 +107,7 @@ class DramatiqAdapter:
                 )
             return actor
 
-    # ---- working -----------------------------------------------------------------------------------------------------
+    # ---- working ----------------------------------------------------------------------------------------------------
 
     def run_worker(self, worker: Worker) -> int:
         from queuekit.adapters.dramatiq.worker import run

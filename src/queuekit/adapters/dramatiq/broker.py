@@ -167,7 +167,7 @@ class Broker(RedisBroker):
         self.client.close()
         self.client.connection_pool.disconnect()
 
-    # ---- publishing --------------------------------------------------------------------------------------------------
+    # ---- publishing -------------------------------------------------------------------------------------------------
 
     def key(self, queue: str) -> str:
         return f"{self.namespace}:{queue}"
@@ -200,7 +200,7 @@ class Broker(RedisBroker):
         except redis.RedisError as error:
             raise BrokerAway(f"the broker did not answer: {error}") from error
 
-    # ---- consuming ---------------------------------------------------------------------------------------------------
+    # ---- consuming --------------------------------------------------------------------------------------------------
 
     def get_actor(self, actor_name: str) -> dramatiq.Actor[Any, Any]:
         """In a worker one actor takes every message, whatever its name: execution knows the tasks."""

@@ -66,7 +66,7 @@ class RqAdapter:
         self._client: redis.Redis | None = None
         self._lock = threading.Lock()
 
-    # ---- connections -------------------------------------------------------------------------------------------------
+    # ---- connections ------------------------------------------------------------------------------------------------
 
     def _connect(self, **options: Any) -> redis.Redis:
         if self._native is not None:
@@ -93,7 +93,7 @@ class RqAdapter:
                 self._client.close()
                 self._client = None
 
-    # ---- publishing --------------------------------------------------------------------------------------------------
+    # ---- publishing -------------------------------------------------------------------------------------------------
 
     def _queue(self, route: str, connection: redis.Redis) -> Queue:
         _, queue, level = split_route(route)
@@ -138,7 +138,7 @@ class RqAdapter:
         except redis.RedisError as error:
             raise BrokerAway(f"the broker does not answer: {error}") from error
 
-    # ---- the rest ----------------------------------------------------------------------------------------------------
+    # ---- the rest ---------------------------------------------------------------------------------------------------
 
     def native(self, task: Task[..., Any, Any]) -> Any:
         """The function: RQ knows tasks as functions."""

@@ -96,7 +96,7 @@ class _Hooks(BaseWorker):
     max_connection_wait_time = 5.0
     stop_at: float | None = None
 
-    # ---- a delivery --------------------------------------------------------------------------------------------------
+    # ---- a delivery -------------------------------------------------------------------------------------------------
 
     def perform_job(self, job: Any, queue: Queue, execution: Execution) -> bool:
         """Claim first, since whatever RQ prepares would strike a duplicate's twin; then run, then say it in RQ's words.
@@ -148,7 +148,7 @@ class _Hooks(BaseWorker):
                 pipe.expire(job.key, NATIVE_TTL)
             pipe.execute()
 
-    # ---- the loop ----------------------------------------------------------------------------------------------------
+    # ---- the loop ---------------------------------------------------------------------------------------------------
 
     def subscribe(self) -> None:
         """No remote commands: their thread would make each fork unsafe, and queuekit cancels by the record."""
@@ -213,7 +213,7 @@ class HorseWorker(_Hooks, ForkingWorker):
     def handle_work_horse_killed(self, job: Any, retpid: int, ret_val: int, rusage: Any) -> None:
         log.warning("the horse of RQ job %s died (%s); the steward ends its attempt", job.id, ret_val)
 
-    # ---- in the horse ------------------------------------------------------------------------------------------------
+    # ---- in the horse -----------------------------------------------------------------------------------------------
 
     def setup_work_horse_signals(self) -> None:
         assert self.pid is not None

@@ -68,7 +68,7 @@ NAMESPACE = re.compile(r"[A-Za-z0-9_.-]+")  # no braces, and not empty: either w
 
 @cache
 def _source(operation: str) -> str:
-    folder = resources.files(__package__) / "lua"
+    folder = resources.files(__name__) / "lua"
     return (folder / "_prelude.lua").read_text("utf-8") + (folder / f"{operation}.lua").read_text("utf-8")
 
 
@@ -163,7 +163,7 @@ class RedisStore:
     # ---- calls -----------------------------------------------------------------------------------------------------
 
     def _run(self, operation: str, *args: str | float) -> Any:
-        import redis
+        import redis.exceptions
 
         now = "" if self._clock is None else str(int(self._clock()))
         # A new name at each call: one that was kept could name the store before and after it was emptied.
