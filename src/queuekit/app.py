@@ -237,8 +237,8 @@ class App:
             log.exception("the jobs are recorded, but could not be published from here")
 
     def revive(self, id: str) -> Job[Any]:
-        """Queue a failed or cancelled job again, on this App's backend, wherever it was before. Its attempts are numbered
-        on, and its retries are counted anew.
+        """Queue a failed or cancelled job again, on this App's backend, wherever it was before. Its attempts are
+        numbered on, and its retries are counted anew.
 
         Raises:
             JobNotFound: an unknown id.
@@ -282,8 +282,13 @@ class App:
         from queuekit.worker import Worker
 
         settings = self.settings
+        pool = pool or settings.pool
         for task in registered_tasks():
             task.codec(settings.payload_limit).check()
+            if isinstance(task.retry, str):
+                settings.retry_policy(task.retry)
+        if settings.strict:
+            self._refuse_what_is_degraded(pool or self.adapter.capabilities.default_pool)
         return Worker(
             self.store,
             settings,
@@ -291,8 +296,21 @@ class App:
             find=find_task,
             queues=queues or settings.queues,
             concurrency=concurrency or settings.concurrency,
-            pool=pool or settings.pool,
+            pool=pool,
         )
+
+    def _refuse_what_is_degraded(self, name: str) -> None:
+        """With the setting strict. Raises ConfigError."""
+        pool = next((pool for pool in self.adapter.capabilities.pools if pool.name == name), None)
+        if pool is None or pool.interrupts_sync:
+            return
+        limited = [task.name for task in registered_tasks() if not task.is_async and (task.timeout or task.soft_timeout)]
+        if limited:
+            raise ConfigError(
+                f"strict: in {self.settings.backend}'s pool {name!r} a time limit does not take a synchronous function "
+                f"out of a blocking call, and these have one: {', '.join(limited)}. Make them async, choose another "
+                "pool, or set strict=false"
+            )
 
 
 def _complete(settings: Settings) -> Settings:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from queuekit.errors import ConfigError
+from queuekit.task import registered_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ def run(modules: Sequence[str], *, dev: bool, log_level: str, options: Mapping[s
     apps.use_default(app)
     _ = app.settings  # what is wrong with them is said before the user's code is imported
     load_modules(modules)
+    if not registered_tasks():
+        raise ConfigError(f"{', '.join(modules)}: there is no @agent_task in it, so that a worker has nothing to run")
     return app.adapter.run_worker(app.worker())
 
 

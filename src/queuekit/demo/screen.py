@@ -77,7 +77,7 @@ class PlainScreen:
         self._console = console
         self._start = time.monotonic()
 
-    def show(self, watch: Watch, events: Sequence[Event]) -> None:  # noqa: ARG002
+    def show(self, watch: Watch, events: Sequence[Event]) -> None:
         now = time.monotonic() - self._start
         for event in events:
             self._console.print(Text(f"{now:5.1f} s  ") + line_of(event, short=False), soft_wrap=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from queuekit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from queuekit.adapters import Capabilities, Pool
 
 __all__ = ["Target", "find_targets"]
@@ -53,7 +52,8 @@ class Target:
         return gaps.get(f"{clause}:{self.pool_name}") or gaps.get(clause)
 
 
-def find_targets(wanted: Sequence[str] = ()) -> list[Target]:
+@cache
+def find_targets(wanted: tuple[str, ...] = ()) -> list[Target]:
     """The targets of these names: a backend (all its pools), or a backend and a pool ("celery-threads"). All that are
     installed by default.
 

@@ -44,7 +44,7 @@ __all__ = [
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
-        targets = find_targets(metafunc.config.getoption("--queuekit-backend"))
+        targets = find_targets(tuple(metafunc.config.getoption("--queuekit-backend")))
         # The scope groups the tests by target: the workers of one are up at a time.
         metafunc.parametrize("target", targets, indirect=True, scope="session", ids=str)
 

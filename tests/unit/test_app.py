@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import queuekit.app as apps
+from queuekit import App, ConfigError, EnqueueError, Settings, agent_task, configure
+from queuekit.adapters import BrokerAway, load_adapter
+from queuekit.app import current_app
+from queuekit.store import StoreAway
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@agent_task(name="app.echo")
+def echo(a: int) -> int:
+    return a
+
+
+@pytest.fixture
+def app() -> App:
+    return App(Settings(backend="memory"))
+
+
+@pytest.fixture
+def _no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apps, "_default", None)
+
+
+# ---- which App -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_no_default")
+def test_configure_makes_the_default_app() -> None:
+    app = configure(backend="memory", lease=12)
+    assert current_app() is app
+    assert app.settings.lease == 12
+    with pytest.raises(ConfigError, match="too late"):
+        configure(backend="memory")
+
+
+@pytest.mark.usefixtures("_no_default")
+def test_configure_may_be_said_again_before_it_is_used() -> None:
+    configure(backend="memory", lease=12)
+    assert configure(backend="memory", lease=13).settings.lease == 13
+
+
+@pytest.mark.usefixtures("_no_default")
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match="lease"):
+        configure(backend="memory", leese=12)
+
+
+def test_an_activated_app_is_used_here_and_not_elsewhere(app: App) -> None:
+    elsewhere = []
+    with app.activate() as active:
+        assert current_app() is active is app
+        thread = threading.Thread(target=lambda: elsewhere.append(current_app() is app))
+        thread.start()
+        thread.join()
+    assert elsewhere == [False]
+
+
+@pytest.mark.usefixtures("_no_default")
+def test_without_a_backend_the_error_lists_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QUEUEKIT_BACKEND", raising=False)
+    with pytest.raises(ConfigError, match="no backend is set.*Installed:.*memory"):
+        echo.enqueue(1)
+
+
+def test_without_a_broker_the_error_has_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rq")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"QUEUEKIT_BROKER_URL=.*queuekit worker --dev"):
+        _ = App(Settings(backend="rq")).settings
+
+
+def test_an_engine_that_is_not_installed_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("rq", "queuekit.adapters.rq"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rq", None)  # as if it were not there
+    with pytest.raises(ConfigError, match=r"pip install 'queuekit\[rq\]'"):
+        load_adapter("rq")
+
+
+def test_an_unknown_adapter_is_refused() -> None:
+    with pytest.raises(ConfigError, match="choose one of .*celery.*rq"):
+        load_adapter("sidekiq")
+
+
+def test_the_memory_clock_is_for_memory_alone(app: App) -> None:
+    app.advance(3)
+    assert app.run_until_idle() == 0
+
+
+# ---- enqueue when things are away --------------------------------------------------------------------------------------
+
+
+class Broken:
+    def __init__(self, inner: Any, error: Exception, only: str) -> None:
+        self._inner, self._error, self._only, self.calls = inner, error, only, 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._only:
+            return getattr(self._inner, name)
+        self.calls += 1
+        raise self._error
+
+
+@pytest.mark.parametrize(("sent", "recorded"), [(False, False), (True, None)])
+def test_a_store_that_is_away(sent: bool, recorded: bool | None) -> None:
+    app = App(Settings(backend="memory", enqueue_timeout=0.01))
+    app._store = Broken(app.store, StoreAway("away", sent=sent), "create")  # type: ignore[assignment]
+    with app.activate(), pytest.raises(EnqueueError, match=r"options\(id='known'\)") as refused:
+        echo.options(id="known").enqueue(1)
+    assert (refused.value.recorded, refused.value.job_id) == (recorded, "known")
+
+
+def test_a_broker_that_is_away_is_no_error_and_is_not_asked_each_time(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken(app.adapter, BrokerAway("away"), "publish")
+    app._adapter = broken  # type: ignore[assignment]
+    with app.activate(), caplog.at_level(logging.WARNING, "queuekit"):
+        jobs = [echo.enqueue(n) for n in range(5)]
+    assert [job.status() for job in jobs] == ["queued"] * 5
+    assert broken.calls == 1
+    assert "published when the broker is back" in caplog.text
+
+
+def test_an_adapter_that_fails_does_not_undo_what_is_recorded(app: App) -> None:
+    app._adapter = Broken(app.adapter, RuntimeError("a bug"), "publish")  # type: ignore[assignment]
+    with app.activate():
+        assert echo.enqueue(1).status() == "queued"
+
+
+# ---- workers -----------------------------------------------------------------------------------------------------------
+
+
+def test_strict_refuses_what_a_pool_cannot_enforce() -> None:
+    pytest.importorskip("dramatiq")
+    code = (
+        "from queuekit import App, Settings, agent_task\n"
+        "@agent_task(name='limited', timeout=5)\n"
+        "def limited() -> None: ...\n"
+        "App(Settings(backend='dramatiq', broker_url='redis://127.0.0.1:1/0', strict=True)).worker()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ConfigError: strict: in dramatiq's pool 'threads'" in done.stderr
+    assert "limited" in done.stderr
+
+
+def cli(*args: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    env = {name: value for name, value in os.environ.items() if not name.startswith("QUEUEKIT_")}
+    return subprocess.run(
+        [sys.executable, "-m", "queuekit", *args],
+        cwd=cwd, env={**env, **environ}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["worker", "x.py"], "no backend is set"),
+        (["worker", "x.py", "--backend", "memory"], "no file 'x.py'"),
+        (["worker", "nothing", "--backend", "memory"], "no module 'nothing'"),
+        (["worker", "empty.py", "--backend", "memory"], "no @agent_task"),
+        (["worker", "tasks.py", "--backend", "memory"], "memory backend has no worker"),
+        (["worker", "tasks.py", "--backend", "celerey"], "celery"),
+        (["worker", "tasks.py", "--backend", "rq", "--broker-url", "sqs://x"], "SQS"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_and_exits_with_2(tmp_path: Path, args: list[str], said: str) -> None:
+    (tmp_path / "empty.py").touch()
+    (tmp_path / "tasks.py").write_text("from queuekit import agent_task\n@agent_task\ndef t() -> None: ...\n")
+    done = cli(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("queuekit: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_inside_a_users_module_is_shown_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text("import no_such_dependency\n")
+    done = cli("worker", "tasks.py", "--backend", "memory", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: No module named 'no_such_dependency'" in done.stderr
+
+
+def test_help(tmp_path: Path) -> None:
+    done = cli("worker", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "MODULE-or-FILE" in done.stdout
