@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import time
@@ -14,6 +13,7 @@ from queuekit.errors import JobCancelled, JobFailed, JobNotFound, JobNotReady
 from queuekit.job import JobStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
     from queuekit.app import App
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Job"]
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.2  # seconds between two looks at the store
 
@@ -65,7 +66,7 @@ class Job(Generic[R]):
 
     @staticmethod
     async def afetch(id: str) -> Job[Any]:
-        return await asyncio.to_thread(Job.fetch, id)
+        return await _in_thread(Job.fetch, id)
 
     # ---- asking -----------------------------------------------------------------------------------------------------
 
@@ -154,30 +155,38 @@ class Job(Generic[R]):
     # ---- the same, without blocking the loop ------------------------------------------------------------------------
 
     async def astatus(self) -> JobStatus:
-        return await asyncio.to_thread(self.status)
+        return await _in_thread(self.status)
 
     async def ainfo(self) -> JobInfo:
-        return await asyncio.to_thread(self.info)
+        return await _in_thread(self.info)
 
     async def aresult(self, *, timeout: float | timedelta | None = None) -> R:
         """result(), waiting in the loop: no thread is held meanwhile."""
+        import asyncio
+
         until = _until(timeout)
         wait = _FIRST_WAIT
-        while (status := await asyncio.to_thread(self.status)) not in _ENDED:
-            if await asyncio.to_thread(self._app.run_next):
+        while (status := await _in_thread(self.status)) not in _ENDED:
+            if await _in_thread(self._app.run_next):
                 continue
             left = until - time.monotonic()
             if left <= 0:
                 raise JobNotReady(f"job {self.id} is {status}")
             await asyncio.sleep(min(wait, left))
             wait = min(wait * 1.5, _LONGEST_WAIT)
-        return await asyncio.to_thread(self._ended)
+        return await _in_thread(self._ended)
 
     async def acancel(self, reason: str = "") -> bool:
-        return await asyncio.to_thread(self.cancel, reason)
+        return await _in_thread(self.cancel, reason)
 
 
 _ENDED = frozenset({JobStatus.succeeded, JobStatus.failed, JobStatus.cancelled})
+
+
+async def _in_thread(call: Callable[..., T], *args: Any) -> T:
+    import asyncio  # half of what importing this would take: only for those who use it
+
+    return await asyncio.to_thread(call, *args)
 
 
 def _until(timeout: float | timedelta | None) -> float:

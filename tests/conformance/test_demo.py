@@ -24,10 +24,13 @@ pytestmark = pytest.mark.timeout(180)
 
 
 class Demo:
-    """The command, in a process of its own, with a mark in its environment and in that of all that it starts."""
+    """The command, in a process of its own, with a mark in its environment and in that of all that it starts.
+
+    Not one of QUEUEKIT_..., which the demo keeps from its workers.
+    """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self.mark = f"QUEUEKIT_TEST_DEMO={secrets.token_hex(8)}"
+        self.mark = f"DEMO_TEST_MARK={secrets.token_hex(8)}"
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         name, _, value = self.mark.partition("=")

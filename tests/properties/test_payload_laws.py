@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -343,7 +342,7 @@ def everything(a: int, /, b: int = 2, *rest: int, c: int = 3, **more: int) -> No
 def test_a_call_is_taken_exactly_where_python_takes_it(function: Any, args: list[int], kwargs: dict[str, int]) -> None:
     subject = Codec(function, task="m.f")
     try:
-        inspect.signature(function).bind(*args, **kwargs)
+        function(*args, **kwargs)
     except TypeError:
         for attempt in (subject.encode_arguments, subject.decode_arguments):
             try:

@@ -156,6 +156,9 @@ def refusal(annotation: Any, value: Any) -> str:
 ID = UUID("12345678123456781234567812345678")
 PARIS = ZoneInfo("Europe/Paris")
 
+# Before, pydantic's strict mode refuses a deque as a deque.
+STRICT_DEQUES = tuple(map(int, pydantic.VERSION.split(".")[:2])) >= (2, 14)
+
 SURVIVORS: list[tuple[Any, Any]] = [
     (int, 3),
     (int, -(10**4000)),
@@ -212,7 +215,7 @@ SURVIVORS: list[tuple[Any, Any]] = [
     (Annotated[int, Field(ge=0, le=3)], 3),
     (Mapping[str, int], {"a": 1}),
     (Sequence[int], [1, 2]),
-    (deque[int], deque([1, 2])),
+    *([(deque[int], deque([1, 2]))] if STRICT_DEQUES else []),
     (OrderedDict[str, int], OrderedDict(b=1, a=2)),
     (defaultdict[str, int], defaultdict(int, a=1)),
     (Counter[str], Counter("aab")),

@@ -5,17 +5,41 @@ Named by the alias `queuekit` in the worker's broker URL.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kombu.transport import redis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Channel", "Transport"]
 
 
-class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
+class Message(redis.Channel.Message):  # type: ignore[misc,name-defined]  # kombu has no types
+    """One whose acknowledgement tells of its failure. kombu only logs it: the message then holds its place among the
+    prefetched ones for good, and a worker that may have one waits for ever on a broker that has long come back."""
+
+    def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None:
+        with _reconnecting():
+            self.ack(multiple=multiple)
+
+    def reject_log_error(self, logger: Any, errors: Any, requeue: bool = False) -> None:
+        with _reconnecting():
+            self.reject(requeue=requeue)
+
+
+@contextmanager
+def _reconnecting() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ConnectionResetError(f"a message could not be acknowledged: {error}") from error
+
+
+class Channel(redis.Channel):  # type: ignore[misc]
+    Message = Message
+
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)
