@@ -4,7 +4,6 @@ outcome in Celery's words."""
 from __future__ import annotations
 
 import json
-import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -18,16 +17,12 @@ from queuekit.message import HEADER, Doorbell
 from queuekit.retry import describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import queuekit.task
     from queuekit.adapters.celery.broker import Broker
     from queuekit.execution import Outcome
     from queuekit.worker import Worker
 
 __all__ = ["UNKNOWN", "DoorbellTask", "TaskFailed", "compile_task", "make_app"]
-
-log = logging.getLogger("queuekit.celery")
 
 UNKNOWN: Final = "queuekit.unknown"  # runs what this worker has no task for: the execution hands it back
 SOCKET_TIMEOUT: Final = 10.0
@@ -44,13 +39,16 @@ class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
     max_retries = 0
     typing = False
     worker: Worker | None = None  # set by a worker, for the app's tasks all at once
-    in_child: Callable[[], None] | None = None  # run once in a process that the worker forked
+    in_child: Any = None  # a function to run once in a process that the worker forked
     _pid = os.getpid()
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{self.name} is a queuekit task: enqueue it with its enqueue()")
 
     def run(self, /, *args: Any, **kwargs: Any) -> Any:
         header = getattr(self.request, HEADER, None)
         if self.worker is None or header is None:
-            raise RuntimeError(f"{self.name} is run by a queuekit worker; enqueue it by its queuekit task")
+            raise RuntimeError(f"{self.name} is a queuekit task: it runs in a queuekit worker")
         if self.in_child is not None and DoorbellTask._pid != os.getpid():
             DoorbellTask._pid = os.getpid()
             self.in_child()
@@ -119,16 +117,10 @@ def make_app(broker: Broker) -> Any:
 
 def compile_task(app: Any, task: queuekit.task.Task[..., Any, Any] | str) -> Any:
     """The Celery task of that name, registered once. A name alone makes one without options."""
-    if isinstance(task, str):
-        name, options = task, {}
-    else:
-        name = task.name
-        options = {
-            "time_limit": None if task.timeout is None else task.timeout + BACKSTOP,
-            "__doc__": task.__doc__,
-        }
+    name = task if isinstance(task, str) else task.name
+    limit = None if isinstance(task, str) else task.timeout
     known = app.tasks.get(name)
     if isinstance(known, DoorbellTask):
         return known
-    made = type(name.rpartition(".")[2] or name, (DoorbellTask,), {"name": name, "abstract": False, **options})
-    return app.register_task(made())
+    options = {"name": name, "abstract": False, "time_limit": None if limit is None else limit + BACKSTOP}
+    return app.register_task(type(name, (DoorbellTask,), options)())

@@ -1,22 +1,33 @@
-"""kombu's Redis transport for a worker, which hands on what it cannot read instead of losing it.
-
-Named by the alias `queuekit` in the worker's broker URL.
+"""kombu's Redis transport for a worker: what it cannot read is handed on and not lost, and what it cannot acknowledge is
+said and not only logged. A worker's broker URL names it by the alias `queuekit`.
 """
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from json import JSONDecodeError
+from typing import TYPE_CHECKING, Any, Final
 
 from kombu.transport import redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Channel", "Transport"]
+__all__ = ["RAW", "Channel", "Message", "Transport"]
+
+RAW: Final = 100_000  # characters of a message that are kept in the quarantine
+
+quarantine: Callable[[str, str], None]  # set by the worker: the raw text, and why
 
 
-class Message(redis.Channel.Message):  # type: ignore[misc,name-defined]  # kombu has no types
+def _put_aside(raw: Any, why: str) -> None:
+    if isinstance(raw, bytes):
+        raw = raw.decode("utf-8", "backslashreplace")
+    quarantine((raw if isinstance(raw, str) else json.dumps(raw, default=repr))[:RAW], why)
+
+
+class Message(redis.Channel.Message):  # type: ignore[misc]  # kombu has no types
     """One whose acknowledgement tells of its failure. kombu only logs it: the message then holds its place among the
     prefetched ones for good, and a worker that may have one waits for ever on a broker that has long come back."""
 
@@ -45,22 +56,19 @@ class Channel(redis.Channel):  # type: ignore[misc]
             return super()._brpop_read(**options)
         except UnicodeDecodeError as error:
             raw: Any = error.object
-        except ValueError as error:  # JSONDecodeError: it brings the text along
-            if not hasattr(error, "doc"):
-                raise
+        except JSONDecodeError as error:
             raw = error.doc
-        self.connection.on_unreadable(raw, "what the broker delivered is not JSON")
+        _put_aside(raw, "what the broker delivered is not JSON")
         return True
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
     Channel = Channel
-    on_unreadable: Callable[[Any, str], None]  # set by the worker: the raw text, and why
 
     def _deliver(self, message: Any, queue: str) -> None:
         why = _unreadable(message)
         if why:
-            self.on_unreadable(message, why)
+            _put_aside(message, why)
         else:
             super()._deliver(message, queue)
 

@@ -35,7 +35,6 @@ __all__ = ["run"]
 
 log = logging.getLogger("queuekit.celery")
 
-RAW: Final = 100_000  # characters of a message that are kept in the quarantine
 HAND_BACK: Final = signal.SIGQUIT  # tells a process that runs user code that the grace is over
 HANDING_BACK: Final = 2.0  # seconds that user code has to end then
 LEAVING: Final = 4.5  # seconds after the grace at which the process ends in any case
@@ -92,7 +91,7 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         body = message.body
         text = body.decode("utf-8", "backslashreplace") if isinstance(body, bytes) else str(body)
         told = {"content_type": message.content_type, "headers": message.headers, "body": text}
-        self.worker.quarantine(json.dumps(told, default=repr)[:RAW], why)
+        self.worker.quarantine(json.dumps(told, default=repr)[:transport.RAW], why)
         message.ack_log_error(log, self.connection_errors)
 
     def ensure_connected(self, conn: Any) -> Any:
@@ -169,7 +168,7 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
         raise ConfigError(f"pool={pool!r}: queuekit runs Celery's pools {', '.join(known)}")
 
     TRANSPORT_ALIASES["queuekit"] = f"{transport.__name__}:Transport"
-    transport.Transport.on_unreadable = staticmethod(lambda raw, why: worker.quarantine(_text(raw)[:RAW], why))
+    transport.quarantine = worker.quarantine
     # An app's pool threads and children take it from there.
     app = adapter.app
     app.set_default()
@@ -200,9 +199,10 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
     def leave_logging_alone(**_: Any) -> None: ...
 
     signals.setup_logging.connect(leave_logging_alone, weak=False)
-    DoorbellTask.worker, DoorbellTask.in_child = worker, stop.in_child
-    for number, handler in {signal.SIGTERM: stop, signal.SIGINT: stop, HAND_BACK: stop.hand_back}.items():
-        signal.signal(number, handler)
+    DoorbellTask.worker, DoorbellTask.in_child = worker, staticmethod(stop.in_child)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(HAND_BACK, stop.hand_back)
     worker.start()
     if pool == "solo":
         worker.watch_in_thread()  # its one thread runs the jobs
@@ -210,9 +210,3 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
         controller.timer.call_repeatedly(0.5, worker.watch)
     controller.start()
     return int(controller.exitcode or 0)
-
-
-def _text(raw: Any) -> str:
-    if isinstance(raw, bytes):
-        return raw.decode("utf-8", "backslashreplace")
-    return raw if isinstance(raw, str) else json.dumps(raw, default=repr)
