@@ -111,7 +111,7 @@ def test_all_three_engines_agree_and_nothing_is_left(start, texts: Path) -> None
     delays = [re.findall(r"(\d+\.\d\d)→", line) for line in said.splitlines() if "→" in line and "asked" not in line]
     assert len(delays) >= 4
     assert all(len(row) == 3 and len(set(row)) == 1 for row in delays)
-    assert demo.processes() == {}
+    demo.wait_until_all_are_gone()
     assert list(demo.temporary.iterdir()) == []
 
 
@@ -123,7 +123,7 @@ def test_a_signal_ends_it_with_all_that_it_started(start, texts: Path, number: s
     code, said = demo.end()
     assert code == 128 + number
     assert "The demo was stopped" in said
-    assert demo.processes() == {}
+    demo.wait_until_all_are_gone()
     assert list(demo.temporary.iterdir()) == []
 
 
@@ -147,4 +147,4 @@ def test_a_worker_that_dies_ends_the_demo_with_its_last_words(start, texts: Path
     assert code == 1
     assert "the worker of rq has ended (exit code -9)" in said
     assert "RQ HorseWorker serves" in said
-    assert demo.processes() == {}
+    demo.wait_until_all_are_gone()

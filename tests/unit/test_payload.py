@@ -347,9 +347,10 @@ def test_what_json_has_no_number_for_is_refused_and_never_becomes_null(value: fl
         refusal(annotation, value)
     assert "JSON does not have" in refusal(dict[str, Any], {"a": [value]})
     assert "JSON does not have" in refusal(Any, {"a": [value]})
-    for annotation, recorded in [(float, value), (Any, [value]), (dict[str, Any], {"a": value})]:
+    of_recorded: list[tuple[Any, Any]] = [(float, value), (Any, [value]), (dict[str, Any], {"a": value})]
+    for declared, recorded in of_recorded:
         with pytest.raises(PayloadError):
-            codec(annotation).decode_arguments([recorded], {})
+            codec(declared).decode_arguments([recorded], {})
     assert "at .score" in refusal(Page, Page(number=1, score=value))
     refusal(list[Point], [Point(1, value)])
     refusal(dict[float, int], {value: 1})

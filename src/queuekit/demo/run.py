@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,6 +30,7 @@ __all__ = ["Request", "run"]
 
 PATIENCE: Final = 120.0  # seconds after which the jobs will not end any more
 POLL: Final = 0.2
+GOODBYE: Final = 5.0  # seconds that the stewards have to leave
 ENGINES: Final = ("celery", "rq", "dramatiq")
 
 
@@ -131,6 +132,7 @@ def _run(request: Request, console: Console, interrupt: _Interrupt) -> int:
     with ExitStack() as stack:
         folder = _folder(stack, console, keep=request.keep)
         broker = stack.enter_context(start(folder / "valkey"))
+        stack.callback(_let_stewards_leave, broker.url)
         endpoint = stack.enter_context(Endpoint(plan))
         workers = stack.enter_context(Workers(folder))
         for engine in request.engines:
@@ -166,6 +168,19 @@ def _folder(stack: ExitStack, console: Console, *, keep: bool) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="queuekit-demo-"))
     console.print(f"Kept: the workers' logs and the server's data in {folder}", soft_wrap=True)
     return folder
+
+
+def _let_stewards_leave(broker_url: str) -> None:
+    """Wait until nobody else is connected. A steward signs its worker off in the store; where that is gone, it tries on
+    for a whole lease."""
+    import redis
+
+    until = time.monotonic() + GOODBYE
+    with redis.Redis.from_url(broker_url) as client, suppress(redis.RedisError):
+        alone = 0
+        while alone < 2 and time.monotonic() < until:  # twice: one that has just started is not connected yet
+            alone = alone + 1 if len(client.client_list()) == 1 else 0
+            time.sleep(0.1)
 
 
 def _watch(stack: ExitStack, request: Request, documents: Documents, broker_url: str) -> Watch:

@@ -55,6 +55,7 @@ def worker_environment(
         "QUEUEKIT_SEED": str(seed),
         "QUEUEKIT_CONCURRENCY": str(CONCURRENCY),
         "QUEUEKIT_GRACE": "1",
+        "QUEUEKIT_LEASE": "10",  # also how long a steward looks for a store that has gone with the demo
         "OPENAI_BASE_URL": model_url,
         "OPENAI_API_KEY": "demo",
     }

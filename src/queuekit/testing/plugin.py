@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from queuekit import App
     from queuekit.testing.servers import RedisServer
 
-__all__ = ["Broker", "queuekit_broker", "queuekit_memory", "queuekit_server", "require"]
+__all__ = ["Broker", "a_server", "queuekit_broker", "queuekit_memory", "queuekit_server", "require"]
 
 pytest.register_assert_rewrite("queuekit.testing.conformance", "queuekit.testing.bench")
 
@@ -95,7 +95,7 @@ class Broker:
 @pytest.fixture(scope="session")
 def queuekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for the whole session. Skips where there is none: see require()."""
-    with _server(tmp_path_factory.mktemp("queuekit-server")) as server:
+    with a_server(tmp_path_factory.mktemp("queuekit-server")) as server:
         yield server
 
 
@@ -107,7 +107,7 @@ def queuekit_broker(queuekit_server: RedisServer) -> Broker:
     return Broker(queuekit_server.url, f"test_{secrets.token_hex(4)}")
 
 
-def _server(folder: Path) -> RedisServer:
+def a_server(folder: Path) -> RedisServer:
     """A server that is not started yet: Valkey, or else Redis."""
     from queuekit.testing.servers import RedisServer, find_server
 

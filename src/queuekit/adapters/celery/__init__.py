@@ -2,8 +2,8 @@
 
 What queuekit asks for, and what it becomes here:
     queue                   a Celery queue, queuekit.<namespace>.<queue>
-    priority                the message's native priority: kombu keeps four lists for a queue on Redis, 0 is the highest
-    id                      the Celery task id for the first publication, `<id>-<number>` for a later one; root_id is the job's
+    priority                the message's priority: on Redis kombu keeps four lists for a queue, and 0 is the highest
+    id                      the Celery task's id for the first publication, `<id>-<number>` for a later one
     arguments               args and kwargs of the Celery message, JSON; a worker runs what the record says
     timeout                 limits of our own in the task; prefork's hard time limit 5 s later kills the child
     late acknowledgement    acks_late, with a prefetch of one message for each process or thread
@@ -71,7 +71,7 @@ class CeleryAdapter:
         """The Celery task of that name. It runs where a worker delivers to it."""
         from queuekit.adapters.celery.tasks import compile_task
 
-        return compile_task(self.app, task)
+        return compile_task(self.app, task.name, task.timeout)
 
     def run_worker(self, worker: Worker) -> int:
         from queuekit.adapters.celery.worker import run

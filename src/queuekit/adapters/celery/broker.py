@@ -12,8 +12,10 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from kombu import Connection, Exchange, Producer, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
+from kombu.messaging import Producer
 
 from queuekit.adapters import BrokerAway
 from queuekit.message import HEADER, split_route
@@ -40,7 +42,7 @@ class _Link:
         self.connection = Connection(url, **options)
         try:
             self.connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-            self.channel = self.connection.channel()
+            self.channel: Any = self.connection.channel()
         except BaseException:
             self.close()
             raise

@@ -17,7 +17,6 @@ from queuekit.message import HEADER, Doorbell
 from queuekit.retry import describe_error
 
 if TYPE_CHECKING:
-    import queuekit.task
     from queuekit.adapters.celery.broker import Broker
     from queuekit.execution import Outcome
     from queuekit.worker import Worker
@@ -29,8 +28,8 @@ SOCKET_TIMEOUT: Final = 10.0
 
 
 class TaskFailed(Exception):
-    """A task's error as Celery is told it. Not the error itself: Celery would pickle it from a child to its parent, which
-    for an SDK's errors fails, or runs their constructors."""
+    """A task's error as Celery is told it. Not the error itself: Celery would pickle it from a child to its parent,
+    which for an SDK's errors fails, or runs their constructors."""
 
 
 class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
@@ -115,12 +114,10 @@ def make_app(broker: Broker) -> Any:
     return app
 
 
-def compile_task(app: Any, task: queuekit.task.Task[..., Any, Any] | str) -> Any:
-    """The Celery task of that name, registered once. A name alone makes one without options."""
-    name = task if isinstance(task, str) else task.name
-    limit = None if isinstance(task, str) else task.timeout
+def compile_task(app: Any, name: str, timeout: float | None = None) -> Any:
+    """The Celery task of that name, registered once; `timeout` in seconds."""
     known = app.tasks.get(name)
     if isinstance(known, DoorbellTask):
         return known
-    options = {"name": name, "abstract": False, "time_limit": None if limit is None else limit + BACKSTOP}
+    options = {"name": name, "abstract": False, "time_limit": None if timeout is None else timeout + BACKSTOP}
     return app.register_task(type(name, (DoorbellTask,), options)())

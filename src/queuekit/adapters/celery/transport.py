@@ -1,5 +1,5 @@
-"""kombu's Redis transport for a worker: what it cannot read is handed on and not lost, and what it cannot acknowledge is
-said and not only logged. A worker's broker URL names it by the alias `queuekit`.
+"""kombu's Redis transport for a worker: what it cannot read is handed on and not lost, and what it cannot acknowledge
+it says. A worker's broker URL names it by the alias `queuekit`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from kombu.transport import redis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from queuekit.worker import Worker
 
 __all__ = ["RAW", "Channel", "Message", "Transport"]
 
 RAW: Final = 100_000  # characters of a message that are kept in the quarantine
-
-quarantine: Callable[[str, str], None]  # set by the worker: the raw text, and why
-
-
-def _put_aside(raw: Any, why: str) -> None:
-    if isinstance(raw, bytes):
-        raw = raw.decode("utf-8", "backslashreplace")
-    quarantine((raw if isinstance(raw, str) else json.dumps(raw, default=repr))[:RAW], why)
 
 
 class Message(redis.Channel.Message):  # type: ignore[misc]  # kombu has no types
@@ -58,17 +52,23 @@ class Channel(redis.Channel):  # type: ignore[misc]
             raw: Any = error.object
         except JSONDecodeError as error:
             raw = error.doc
-        _put_aside(raw, "what the broker delivered is not JSON")
+        self.connection.put_aside(raw, "what the broker delivered is not JSON")
         return True
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
     Channel = Channel
+    worker: Worker  # set by run(): kombu makes transports by their class
+
+    def put_aside(self, raw: Any, why: str) -> None:
+        if isinstance(raw, bytes):
+            raw = raw.decode("utf-8", "backslashreplace")
+        self.worker.quarantine((raw if isinstance(raw, str) else json.dumps(raw, default=repr))[:RAW], why)
 
     def _deliver(self, message: Any, queue: str) -> None:
         why = _unreadable(message)
         if why:
-            _put_aside(message, why)
+            self.put_aside(message, why)
         else:
             super()._deliver(message, queue)
 

@@ -26,7 +26,7 @@ from queuekit.errors import ConfigError
 from queuekit.message import HEADER, Doorbell, InvalidMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from queuekit.adapters.celery import CeleryAdapter
     from queuekit.worker import Worker
@@ -47,8 +47,9 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
     """Only doorbells get as far as Celery's tasks; what else lies in our queues goes to quarantine."""
 
     worker: Worker
+    tasks: Mapping[str, Any]  # the app's
 
-    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         deliver = super().create_task_handler(*args, **kwargs)
 
         def gate(message: Any) -> None:
@@ -62,8 +63,8 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         return gate
 
     def _admit(self, message: Any) -> None:
-        """Raises InvalidMessage. Celery is told what the doorbell says: a forged header chooses neither another task nor
-        a callback, a time or a limit."""
+        """Raises InvalidMessage. Celery is told what the doorbell says: a forged header chooses no other task, no
+        callback, time or limit."""
         headers = message.headers
         if not isinstance(headers, dict) or HEADER not in headers:
             raise InvalidMessage(f"it has no header {HEADER!r}: nobody published it through queuekit")
@@ -79,7 +80,7 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
                 raise InvalidMessage("its body is not [args, kwargs, {}]")
         if headers.get("task") != bell.task or not isinstance(headers.get("id"), str):
             raise InvalidMessage("its headers name another task than its doorbell, or no id")
-        if not isinstance(self.app.tasks.get(bell.task), DoorbellTask):
+        if not isinstance(self.tasks.get(bell.task), DoorbellTask):
             headers.update(task=UNKNOWN, shadow=bell.task)
         headers.update(eta=None, expires=None, group=None, stamped_headers=None)
         headers["timelimit"] = [None if bell.timeout is None else bell.timeout + BACKSTOP, None]
@@ -91,8 +92,8 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         body = message.body
         text = body.decode("utf-8", "backslashreplace") if isinstance(body, bytes) else str(body)
         told = {"content_type": message.content_type, "headers": message.headers, "body": text}
-        self.worker.quarantine(json.dumps(told, default=repr)[:transport.RAW], why)
-        message.ack_log_error(log, self.connection_errors)
+        if self.worker.quarantine(json.dumps(told, default=repr)[: transport.RAW], why):
+            message.ack_log_error(log, self.connection_errors)
 
     def ensure_connected(self, conn: Any) -> Any:
         """For as long as it takes, and soon after the broker is back: Celery's own waits for up to 30 s."""
@@ -110,8 +111,8 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
 
 
 class _Stop:
-    """SIGTERM or SIGINT: no new jobs, and the running ones have the grace. Then, or at a second signal, each process that
-    runs user code is told to hand back what it runs; what does not end then is handed back under it."""
+    """SIGTERM or SIGINT: no new jobs, and the running ones have the grace. Then, or at a second signal, each process
+    that runs user code is told to hand back what it runs; what does not end then is handed back under it."""
 
     def __init__(self, worker: Worker, children: Callable[[], list[int]]) -> None:
         self.worker, self.children = worker, children
@@ -168,12 +169,13 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
         raise ConfigError(f"pool={pool!r}: queuekit runs Celery's pools {', '.join(known)}")
 
     TRANSPORT_ALIASES["queuekit"] = f"{transport.__name__}:Transport"
-    transport.quarantine = worker.quarantine
+    transport.Transport.worker = worker
     # An app's pool threads and children take it from there.
     app = adapter.app
     app.set_default()
-    for task in [*worker.tasks, UNKNOWN]:
-        compile_task(app, task)
+    for task in worker.tasks:
+        compile_task(app, task.name, task.timeout)
+    compile_task(app, UNKNOWN)
     app.finalize()
     queues = [adapter.broker.queue(name) for name in worker.queues]
     for queue in queues:
@@ -181,14 +183,14 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
     hostname = f"queuekit@{worker.name}"
     trace.setup_worker_optimizations(app, hostname)
 
-    controller = WorkController(
+    controller: Any = WorkController(
         app=app,
         hostname=hostname,
         pool=pool,
         concurrency=1 if pool == "solo" else worker.concurrency,
         queues=[queue.name for queue in queues],
         prefetch_multiplier=1,
-        consumer_cls=type("DoorbellConsumer", (GatedConsumer,), {"worker": worker}),
+        consumer_cls=type("DoorbellConsumer", (GatedConsumer,), {"worker": worker, "tasks": app.tasks}),
         ready_callback=lambda _: log.info("Celery's worker (%s) serves %s", pool, ", ".join(worker.queues)),
         task_events=app.conf.worker_send_task_events,
         without_mingle=True,

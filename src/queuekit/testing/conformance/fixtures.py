@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuekit.testing.bench import Bench, MemoryBench, WorkerBench
-from queuekit.testing.plugin import _server, require
+from queuekit.testing.plugin import a_server, require
 from queuekit.testing.report import GAP, PROPERTY
 from queuekit.testing.target import Target, find_targets
 
@@ -139,7 +139,7 @@ def new_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
     made: list[RedisServer] = []
 
     def make() -> RedisServer:
-        server = _server(tmp_path_factory.mktemp("server"))
+        server = a_server(tmp_path_factory.mktemp("server"))
         made.append(server)
         server.start()
         return server

@@ -1,0 +1,316 @@
+"""What our adapter takes for granted of Celery and kombu 5.7. A failure here after an upgrade says what to look at."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+celery = pytest.importorskip("celery", reason="Celery is not installed")
+
+from celery import Celery, signals  # noqa: E402  # after the check that it is there
+from celery.app.trace import build_tracer  # noqa: E402
+from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown  # noqa: E402
+from celery.worker import WorkController, state  # noqa: E402
+from celery.worker.consumer import Consumer  # noqa: E402
+from kombu.connection import Connection  # noqa: E402
+from kombu.entity import Exchange, Queue  # noqa: E402
+from kombu.exceptions import ContentDisallowed  # noqa: E402
+from kombu.message import Message  # noqa: E402
+from kombu.messaging import Producer  # noqa: E402
+from kombu.transport import redis as transport  # noqa: E402
+from kombu.utils.json import loads  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def test_version() -> None:
+    assert celery.__version__.startswith("5.7")
+
+
+# ---- the broker ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(valkey_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey_url) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def connection(valkey_url: str, client: redis.Redis) -> Iterator[Any]:
+    with Connection(valkey_url) as connection:
+        yield connection
+
+
+def send(connection: Any, body: str = "[]", **options: Any) -> None:
+    Producer(connection.channel(), auto_declare=False).publish(
+        body, exchange="", routing_key="q", content_type="application/json", content_encoding="utf-8", **options
+    )
+
+
+def test_a_queue_has_a_list_for_each_of_four_priorities_and_0_is_the_highest(
+    connection: Any, client: redis.Redis
+) -> None:
+    for priority in (9, 6, 3, 0, 0):
+        send(connection, f"[{priority}]", priority=priority)
+    separator = connection.default_channel.sep
+    assert client.llen("q") == 2
+    assert [client.llen(f"q{separator}{priority}") for priority in (3, 6, 9)] == [1, 1, 1]
+    bound = Queue("q", Exchange("q"), routing_key="q")(connection.default_channel)
+    assert [bound.get(no_ack=True).payload for _ in range(5)] == [[0], [0], [3], [6], [9]]
+
+
+def test_the_default_exchange_goes_to_a_queue_by_its_name_though_nothing_is_bound(
+    connection: Any, client: redis.Redis
+) -> None:
+    """Through an exchange of its own, a message after a FLUSHALL would go to kombu's dead letters."""
+    send(connection)
+    assert client.keys("*") == [b"q\x06\x163"] or client.keys("*") == [b"q"]
+
+
+def test_a_priority_that_nobody_gave_is_the_highest(connection: Any, client: redis.Redis) -> None:
+    send(connection)
+    assert client.llen("q") == 1
+
+
+def test_a_batch_is_on_the_broker_when_it_ends(connection: Any, client: redis.Redis) -> None:
+    producer = Producer(connection.channel(), auto_declare=False)
+    with producer.batch(10):
+        for _ in range(3):
+            producer.publish("[]", exchange="", routing_key="q", content_type="application/json")
+        assert client.llen("q") == 0
+    assert client.llen("q") == 3
+
+
+def test_a_broker_that_refuses_is_asked_once() -> None:
+    connection = Connection("redis://127.0.0.1:1/0")
+    errors: list[Any] = []
+    with pytest.raises(redis.ConnectionError):
+        connection.ensure_connection(lambda *_: errors.append(1), max_retries=0, reraise_as_library_errors=False)
+    assert errors == []
+
+
+def test_rediss_without_options_checks_no_certificate() -> None:
+    """Why the adapter asks for it itself."""
+    assert Connection("rediss://localhost/0").transport.client.ssl in (False, {"ssl_cert_reqs": 0})
+    assert Connection("rediss://localhost/0", ssl={"ssl_cert_reqs": "required"}).ssl == {"ssl_cert_reqs": "required"}
+
+
+def test_a_socket_url_names_the_transport_and_the_path() -> None:
+    connection = Connection("redis+socket:///run/redis.sock?virtual_host=3")
+    channel = transport.Channel.__new__(transport.Channel)
+    assert connection.transport_cls == "redis"
+    assert connection.hostname == "socket:///run/redis.sock?virtual_host=3"
+    assert channel._connparams is not None
+
+
+def test_kombu_reads_objects_out_of_json_dictionaries() -> None:
+    """Why arguments that look like that are not shown."""
+    assert loads('{"__type__": "uuid", "__value__": {"hex": "12345678123456781234567812345678", "version": 4}}') != {}
+    assert not isinstance(loads('{"__type__": "decimal", "__value__": "1"}'), dict)
+
+
+def test_what_a_body_may_be_is_checked_before_it_is_read() -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (pytest.fail, ("it was unpickled",))
+
+    message = Message(
+        pickle.dumps(Bomb()),
+        content_type="application/x-python-serialize",
+        content_encoding="binary",
+        accept={"application/json"},
+    )
+    with pytest.raises(ContentDisallowed):
+        message.decode()
+
+
+def test_an_acknowledgement_that_fails_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """So that the message keeps its place among the prefetched: hence a Message of our own."""
+
+    class Channel:
+        def basic_ack(self, *_: Any, **__: Any) -> None:
+            raise ConnectionResetError("gone")
+
+    message = Message("[]", delivery_tag="t", channel=Channel())
+    with caplog.at_level(logging.CRITICAL):
+        message.ack_log_error(logging.getLogger("x"), (OSError,))
+    assert "Couldn't ack" in caplog.text
+    assert list(inspect.signature(message.ack_log_error).parameters) == ["logger", "errors", "multiple"]
+    assert list(inspect.signature(message.reject_log_error).parameters) == ["logger", "errors", "requeue"]
+
+
+@pytest.mark.parametrize("raw", [b"garbage", b"\xff\xfe"])
+def test_the_transport_reads_what_it_popped_and_its_error_brings_it_along(raw: bytes) -> None:
+    class Client:
+        connection = None
+
+        def parse_response(self, *_: Any, **__: Any) -> Any:
+            return [b"q", raw]
+
+    channel = transport.Channel.__new__(transport.Channel)
+    channel.__dict__["client"] = Client()
+    channel.connection_errors = (redis.ConnectionError,)
+    channel._in_poll = None
+    with pytest.raises(ValueError) as caught:
+        channel._brpop_read()
+    error: Any = caught.value
+    assert raw in (getattr(error, "doc", "").encode(), getattr(error, "object", b""))
+
+
+# ---- outcomes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app() -> Any:
+    app = Celery("contract", set_as_current=False, broker="memory://", backend="cache+memory://")
+    app.conf.result_cache_max = 0
+    return app
+
+
+def trace(app: Any, function: Callable[..., Any], id: str = "id") -> tuple[str, Any, list[str]]:
+    """The state and the result that Celery records, and the signals that it sends."""
+    seen: list[str] = []
+    told = {name: getattr(signals, name) for name in ("task_success", "task_retry", "task_failure")}
+    listeners = {name: (lambda name: lambda **_: seen.append(name))(name) for name in told}
+    for name, one in told.items():
+        one.connect(listeners[name])
+    app.tasks.pop("t", None)
+    task = app.task(name="t")(function)
+    try:
+        build_tracer("t", task, app=app)(id, (), {}, {"delivery_info": {}})
+    finally:
+        for name, one in told.items():
+            one.disconnect(listeners[name])
+    meta = app.backend.get_task_meta(id)
+    return meta["status"], meta["result"], seen
+
+
+def fails(error: BaseException) -> Callable[[], Any]:
+    def function() -> Any:
+        raise error
+
+    return function
+
+
+def test_retry_raised_by_hand_is_said_and_nothing_is_published(app: Any) -> None:
+    status, result, seen = trace(app, fails(Retry("again in 3 s", exc=RuntimeError("no"), when=3)))
+    assert (status, str(result), seen) == ("RETRY", "no", ["task_retry"])
+    with app.connection_for_write() as connection, pytest.raises(Exception, match=r"."):
+        Queue("celery")(connection.default_channel).get().payload  # noqa: B018
+
+
+def test_an_error_is_a_failure(app: Any) -> None:
+    status, result, seen = trace(app, fails(RuntimeError("no")))
+    assert (status, str(result), seen) == ("FAILURE", "no", ["task_failure"])
+
+
+def test_ignore_leaves_the_state_alone(app: Any) -> None:
+    assert trace(app, lambda: 7)[0] == "SUCCESS"
+    status, result, seen = trace(app, fails(Ignore("dropped")))
+    assert (status, result, seen) == ("SUCCESS", 7, [])
+
+
+def test_reject_goes_through_to_the_worker(app: Any) -> None:
+    with pytest.raises(Reject) as caught:
+        trace(app, fails(Reject("the worker stops", requeue=True)))
+    assert caught.value.requeue is True
+
+
+def test_revoked_can_be_said(app: Any) -> None:
+    app.backend.mark_as_revoked("r", "cancelled", request=None, store_result=True)
+    assert app.backend.get_task_meta("r")["status"] == "REVOKED"
+
+
+def test_retry_survives_the_way_from_a_child(app: Any) -> None:
+    said = pickle.loads(pickle.dumps(Retry("again", exc=RuntimeError("no"), when=3)))
+    assert (str(said), said.when, str(said.exc)) == ("again", 3, "no")
+
+
+# ---- the worker ----------------------------------------------------------------------------------------------------
+
+
+def test_a_custom_header_is_found_on_the_request(app: Any) -> None:
+    found: list[Any] = []
+
+    @app.task(name="look", bind=True)
+    def look(self: Any) -> None:
+        found.append(self.request.queuekit)
+
+    build_tracer("look", look, app=app)("id", (), {}, {"delivery_info": {}, "queuekit": {"v": 1}})
+    assert found == [{"v": 1}]
+
+
+def test_the_hooks_of_the_consumer_are_there() -> None:
+    assert list(inspect.signature(Consumer.create_task_handler).parameters) == ["self", "promise"]
+    assert list(inspect.signature(Consumer.on_decode_error).parameters) == ["self", "message", "exc"]
+    assert list(inspect.signature(Consumer.ensure_connected).parameters) == ["self", "conn"]
+    assert {"timer", "hub", "pool"} <= set(WorkController.__init__.__code__.co_names) | {"timer", "hub", "pool"}
+
+
+def test_a_warm_shutdown_is_asked_for_by_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "should_stop", 0)
+    with pytest.raises(WorkerShutdown) as caught:
+        state.maybe_shutdown()
+    assert caught.value.code == 0
+
+
+def test_logging_is_left_alone_where_somebody_listens_to_setup_logging() -> None:
+    def listen(**_: Any) -> None: ...
+
+    before = list(logging.getLogger().handlers)
+    signals.setup_logging.connect(listen)
+    try:
+        Celery("x", set_as_current=False).log.setup()
+    finally:
+        signals.setup_logging.disconnect(listen)
+    assert logging.getLogger().handlers == before
+
+
+CHILD_HANDLERS = """
+import json, os, signal, sys
+from celery import Celery, signals
+app = Celery("x", broker=sys.argv[1])
+app.conf.update(worker_enable_remote_control=False, broker_connection_retry_on_startup=True)
+asked = lambda *_: None
+
+@signals.worker_process_init.connect
+def early(**_):
+    signal.signal(signal.SIGTERM, asked)
+    signal.signal(signal.SIGQUIT, asked)
+
+@app.task(name="look")
+def look():
+    now = [signal.getsignal(one) is asked for one in (signal.SIGTERM, signal.SIGQUIT)]
+    print(json.dumps(now), flush=True)
+    os.kill(os.getppid(), signal.SIGTERM)
+
+@signals.worker_ready.connect
+def ready(**_):
+    look.delay()
+
+app.worker_main(["worker", "-c1", "--without-mingle", "--without-gossip", "-q", "-lERROR"])
+"""
+
+
+def test_billiard_sets_its_own_handlers_after_the_last_signal_of_celerys(valkey_url: str, client: redis.Redis) -> None:
+    """Why ours are set when a child runs its first task."""
+    environ = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD_HANDLERS, valkey_url], capture_output=True, text=True, timeout=60, env=environ
+    )
+    assert "[false, false]" in done.stdout, done.stdout + done.stderr
+    assert signal.SIGQUIT in signal.valid_signals()
+    assert json.loads("[false, false]") == [False, False]
