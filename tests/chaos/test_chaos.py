@@ -18,12 +18,10 @@ import pytest
 from queuekit import EnqueueError
 from queuekit.job import TERMINAL
 from queuekit.testing import tasks
-from queuekit.testing.bench import TICK
+from queuekit.testing.report import NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
     from queuekit import Job
     from queuekit.testing.bench import WorkerBench
     from queuekit.testing.servers import RedisServer
@@ -155,8 +153,7 @@ class Chaos:
 def test_chaos(
     new_bench: Callable[..., WorkerBench],
     new_server: Callable[[], RedisServer],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     broker, store = new_server(), new_server()
     bench = new_bench(broker_url=broker.url, store_url=store.url, enqueue_timeout=2.0)
@@ -165,12 +162,7 @@ def test_chaos(
     with bench.supervised():
         chaos.run(SECONDS)
         bench.until(lambda: all(job.status() in TERMINAL for job in chaos.jobs[::-1]), chaos_left(chaos), within=120)
-    with capsys.disabled():
-        print(f"\n{chaos.summary()}")
-        for job in chaos.jobs:  # DEBUG
-            if len(bench.journal.entries(job.id, "end")) > 1:  # DEBUG
-                for a in job.info().attempts: print(a.number, a.outcome, a.started_at.timestamp(), a.ended_at.timestamp(), a.worker, a.reason)  # DEBUG
-                for e in bench.journal.entries(job.id): print("   ", e)  # DEBUG
+    record_property(NOTE, chaos.summary())
     assert chaos.jobs
     for job in chaos.jobs:
         info = job.info()
@@ -188,7 +180,6 @@ def test_chaos(
         starts = Counter(entry.attempt for entry in bench.journal.entries(job.id, "start"))
         assert all(count == 1 for count in starts.values()), f"an attempt began twice: {job.id}: {starts}"
     assert all(bench.app.adapter.depth(route) is not None for route in bench.app.store.routes(bench.target.backend))
-    time.sleep(TICK)
 
 
 class chaos_left:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -20,14 +18,13 @@ celery = pytest.importorskip("celery", reason="Celery is not installed")
 from celery import Celery, signals  # noqa: E402  # after the check that it is there
 from celery.app.trace import build_tracer  # noqa: E402
 from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown  # noqa: E402
-from celery.worker import WorkController, state  # noqa: E402
+from celery.worker import state  # noqa: E402
 from celery.worker.consumer import Consumer  # noqa: E402
 from kombu.connection import Connection  # noqa: E402
 from kombu.entity import Exchange, Queue  # noqa: E402
 from kombu.exceptions import ContentDisallowed  # noqa: E402
 from kombu.message import Message  # noqa: E402
 from kombu.messaging import Producer  # noqa: E402
-from kombu.transport import redis as transport  # noqa: E402
 from kombu.utils.json import loads  # noqa: E402
 
 if TYPE_CHECKING:
@@ -77,12 +74,7 @@ def test_the_default_exchange_goes_to_a_queue_by_its_name_though_nothing_is_boun
 ) -> None:
     """Through an exchange of its own, a message after a FLUSHALL would go to kombu's dead letters."""
     send(connection)
-    assert client.keys("*") == [b"q\x06\x163"] or client.keys("*") == [b"q"]
-
-
-def test_a_priority_that_nobody_gave_is_the_highest(connection: Any, client: redis.Redis) -> None:
-    send(connection)
-    assert client.llen("q") == 1
+    assert client.keys("*") == [b"q"]
 
 
 def test_a_batch_is_on_the_broker_when_it_ends(connection: Any, client: redis.Redis) -> None:
@@ -110,10 +102,7 @@ def test_rediss_without_options_checks_no_certificate() -> None:
 
 def test_a_socket_url_names_the_transport_and_the_path() -> None:
     connection = Connection("redis+socket:///run/redis.sock?virtual_host=3")
-    channel = transport.Channel.__new__(transport.Channel)
-    assert connection.transport_cls == "redis"
-    assert connection.hostname == "socket:///run/redis.sock?virtual_host=3"
-    assert channel._connparams is not None
+    assert (connection.transport_cls, connection.hostname) == ("redis", "socket:///run/redis.sock?virtual_host=3")
 
 
 def test_kombu_reads_objects_out_of_json_dictionaries() -> None:
@@ -141,6 +130,8 @@ def test_an_acknowledgement_that_fails_is_only_logged(caplog: pytest.LogCaptureF
     """So that the message keeps its place among the prefetched: hence a Message of our own."""
 
     class Channel:
+        no_ack_consumers: tuple[str, ...] = ()
+
         def basic_ack(self, *_: Any, **__: Any) -> None:
             raise ConnectionResetError("gone")
 
@@ -153,21 +144,15 @@ def test_an_acknowledgement_that_fails_is_only_logged(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("raw", [b"garbage", b"\xff\xfe"])
-def test_the_transport_reads_what_it_popped_and_its_error_brings_it_along(raw: bytes) -> None:
-    class Client:
-        connection = None
-
-        def parse_response(self, *_: Any, **__: Any) -> Any:
-            return [b"q", raw]
-
-    channel = transport.Channel.__new__(transport.Channel)
-    channel.__dict__["client"] = Client()
-    channel.connection_errors = (redis.ConnectionError,)
-    channel._in_poll = None
-    with pytest.raises(ValueError) as caught:
-        channel._brpop_read()
+def test_the_transport_reads_what_it_popped_and_its_error_brings_it_along(
+    connection: Any, client: redis.Redis, raw: bytes
+) -> None:
+    client.lpush("q", raw)
+    with connection.Consumer(Queue("q"), callbacks=[print]), pytest.raises(ValueError) as caught:
+        connection.drain_events(timeout=5)
     error: Any = caught.value
-    assert raw in (getattr(error, "doc", "").encode(), getattr(error, "object", b""))
+    assert raw in {getattr(error, "doc", "").encode(), getattr(error, "object", b"")}
+    assert client.llen("q") == 0
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------
@@ -187,10 +172,10 @@ def trace(app: Any, function: Callable[..., Any], id: str = "id") -> tuple[str, 
     listeners = {name: (lambda name: lambda **_: seen.append(name))(name) for name in told}
     for name, one in told.items():
         one.connect(listeners[name])
-    app.tasks.pop("t", None)
-    task = app.task(name="t")(function)
+    name = f"task-{len(app.tasks)}"
+    task = app.task(name=name)(function)
     try:
-        build_tracer("t", task, app=app)(id, (), {}, {"delivery_info": {}})
+        build_tracer(name, task, app=app)(id, (), {}, {"id": id, "delivery_info": {}})
     finally:
         for name, one in told.items():
             one.disconnect(listeners[name])
@@ -208,8 +193,10 @@ def fails(error: BaseException) -> Callable[[], Any]:
 def test_retry_raised_by_hand_is_said_and_nothing_is_published(app: Any) -> None:
     status, result, seen = trace(app, fails(Retry("again in 3 s", exc=RuntimeError("no"), when=3)))
     assert (status, str(result), seen) == ("RETRY", "no", ["task_retry"])
-    with app.connection_for_write() as connection, pytest.raises(Exception, match=r"."):
-        Queue("celery")(connection.default_channel).get().payload  # noqa: B018
+    with app.connection_for_write() as connection:
+        queue = Queue("celery")(connection.default_channel)
+        queue.declare()
+        assert queue.get() is None
 
 
 def test_an_error_is_a_failure(app: Any) -> None:
@@ -218,15 +205,19 @@ def test_an_error_is_a_failure(app: Any) -> None:
 
 
 def test_ignore_leaves_the_state_alone(app: Any) -> None:
-    assert trace(app, lambda: 7)[0] == "SUCCESS"
+    def seven() -> int:
+        return 7
+
+    assert trace(app, seven)[0] == "SUCCESS"
     status, result, seen = trace(app, fails(Ignore("dropped")))
     assert (status, result, seen) == ("SUCCESS", 7, [])
 
 
 def test_reject_goes_through_to_the_worker(app: Any) -> None:
-    with pytest.raises(Reject) as caught:
-        trace(app, fails(Reject("the worker stops", requeue=True)))
-    assert caught.value.requeue is True
+    task = app.task(name="rejecting")(fails(Reject("the worker stops", requeue=True)))
+    traced = build_tracer("rejecting", task, app=app)("r", (), {}, {"id": "r", "delivery_info": {}})
+    assert (traced.info.state, traced.info.retval.requeue) == ("REJECTED", True)
+    assert app.backend.get_task_meta("r")["status"] == "PENDING"
 
 
 def test_revoked_can_be_said(app: Any) -> None:
@@ -257,7 +248,6 @@ def test_the_hooks_of_the_consumer_are_there() -> None:
     assert list(inspect.signature(Consumer.create_task_handler).parameters) == ["self", "promise"]
     assert list(inspect.signature(Consumer.on_decode_error).parameters) == ["self", "message", "exc"]
     assert list(inspect.signature(Consumer.ensure_connected).parameters) == ["self", "conn"]
-    assert {"timer", "hub", "pool"} <= set(WorkController.__init__.__code__.co_names) | {"timer", "hub", "pool"}
 
 
 def test_a_warm_shutdown_is_asked_for_by_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +273,7 @@ CHILD_HANDLERS = """
 import json, os, signal, sys
 from celery import Celery, signals
 app = Celery("x", broker=sys.argv[1])
-app.conf.update(worker_enable_remote_control=False, broker_connection_retry_on_startup=True)
+app.conf.update(worker_enable_remote_control=False, worker_redirect_stdouts=False)
 asked = lambda *_: None
 
 @signals.worker_process_init.connect
@@ -301,7 +291,7 @@ def look():
 def ready(**_):
     look.delay()
 
-app.worker_main(["worker", "-c1", "--without-mingle", "--without-gossip", "-q", "-lERROR"])
+app.worker_main(["worker", "-c1", "--without-mingle", "--without-gossip", "-lERROR"])
 """
 
 
@@ -312,5 +302,3 @@ def test_billiard_sets_its_own_handlers_after_the_last_signal_of_celerys(valkey_
         [sys.executable, "-c", CHILD_HANDLERS, valkey_url], capture_output=True, text=True, timeout=60, env=environ
     )
     assert "[false, false]" in done.stdout, done.stdout + done.stderr
-    assert signal.SIGQUIT in signal.valid_signals()
-    assert json.loads("[false, false]") == [False, False]

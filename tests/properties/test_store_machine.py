@@ -160,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def begin(self, settled: bool, beating: set[str], jobs: int, delay: float | None) -> None:
         for id in IDS[:jobs]:
-            job = NewJob(id, id, "d", ROUTES[0], "t", 100 * DAY, delay=delay)
+            job = NewJob(id, id, "d", ROUTES[0], "mine", 100 * DAY, delay=delay)
             made = self.with_token(lambda store, job=job: store.create(job))  # type: ignore[misc]
             if made.pseq is not None:
                 self.publish(ROUTES[0], [Taken(id, made.pseq, 1, made.epoch)], confirm=True)
@@ -207,7 +207,8 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs("queued") and self.bells)
     @rule(which=recent)
     def published_late(self, which: int) -> None:
-        id, pseq, route = self.bells[-1 - which % len(self.bells)]
+        waiting = [bell for bell in self.bells if bell[0] in self.jobs("queued")] or self.bells
+        id, pseq, route = waiting[-1 - which % len(waiting)]
         self.both(lambda store: store.published(route, [(id, pseq)]))
 
     @precondition(lambda self: self.jobs("queued"))
@@ -333,7 +334,6 @@ class StoreMachine(RuleBasedStateMachine):
     def leave(self, worker: str) -> None:
         self.both(lambda store: store.leave(worker))
 
-    @precondition(lambda self: self.jobs("running"))
     @rule(n=st.integers(1, 3))
     def reap(self, n: int) -> None:
         self.both(lambda store: store.reap(n))
@@ -358,10 +358,10 @@ class StoreMachine(RuleBasedStateMachine):
     # ---- by hand ----------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.memory._jobs)
-    @rule(id=ids)
-    def cancel(self, id: str) -> None:
+    @rule(id=ids, reason=st.sampled_from(["not wanted", "too dear"]))
+    def cancel(self, id: str, reason: str) -> None:
         before = self.record(id)
-        said = self.both(lambda store: store.cancel(id, "not wanted"))
+        said = self.both(lambda store: store.cancel(id, reason))
         if before is None:
             assert said == "missing"
         elif before.status in TERMINAL:

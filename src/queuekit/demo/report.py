@@ -29,7 +29,7 @@ WIDE: Final = 112  # columns from which nothing needs to be shortened
 
 def announce(console: Console, documents: Documents, engines: Sequence[str], seed: int) -> None:
     """What is about to happen. Said first: what comes next takes a few seconds."""
-    head = f": one task, {_and(engines)}, {len(documents.chosen)} documents, seed {seed}"
+    head = f": one task, {_and(engines)}, {_n(len(documents.chosen), 'document')}, seed {seed}"
     console.print(Text.assemble(("queuekit demo", "bold"), head), soft_wrap=True)
     _say(console, Text(f"Documents: {documents.source}."))
     _say(console, Text(f"Engines: a real worker process each for {_and(engines)}, on a Valkey of the demo's own."))
@@ -163,7 +163,8 @@ def _verdict(console: Console, watch: Watch, found: Sequence[str], seconds: floa
     _say(
         console,
         Text(
-            f"{agree}: {len(first)} jobs, {tries} attempts, {waits} retries, the same categories, delays and results. "
+            f"{agree}: {_n(len(first), 'job')}, {_n(tries, 'attempt')}, {_n(waits, 'retry', 'retries')}, the same "
+            "categories, delays and results. "
             f"{seconds:.0f} s in all.",
             style="bold green",
         ),
@@ -184,6 +185,10 @@ def _say(console: Console, text: Text, indent: int = 2) -> None:
 def _arrow(console: Console, *, narrow: bool) -> str:
     arrow = "->" if console.options.ascii_only else "→"
     return arrow if narrow else f" {arrow} "
+
+
+def _n(n: int, one: str, more: str = "") -> str:
+    return f"{n} {one if n == 1 else more or one + 's'}"
 
 
 def _and(names: Sequence[str]) -> str:

@@ -117,7 +117,11 @@ class LiveScreen:
                 n = sum(counts[status] for status in statuses)
                 cells.append(Text(str(n), style=colour if n else "dim"))
             over = counts[JobStatus.succeeded] + counts[JobStatus.failed] + counts[JobStatus.cancelled]
-            table.add_row(Text(engine, style="bold"), *cells, ProgressBar(total, over, width=20))
+            table.add_row(
+                Text(engine, style="bold"),
+                *cells,
+                ProgressBar(total, over, width=20, complete_style="green", finished_style="green"),
+            )
         lines = [Text.assemble(line) for line in self._events]
         for line in lines:
             line.truncate(self._console.width - 1, overflow="ellipsis")

@@ -14,7 +14,7 @@ from queuekit import RetryPolicy, agent_task
 
 __all__ = ["CLIENT_TIMEOUT", "POLICY", "SCALE", "Summary", "process_document"]
 
-CLIENT_TIMEOUT = 2.0  # seconds that one request may take
+CLIENT_TIMEOUT = 3.0  # seconds that one request may take
 SCALE = 1 / 20
 POLICY = RetryPolicy.for_llm(scale=SCALE)  # the preset's rules, twenty times as fast: a demonstration cannot wait 30 s
 

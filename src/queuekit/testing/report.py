@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     import pytest
     from _pytest.terminal import TerminalReporter
 
-__all__ = ["GAP", "NOT_APPLICABLE", "Collector"]
+__all__ = ["GAP", "NOTE", "NOT_APPLICABLE", "PROPERTY", "Collector"]
 
 GAP = "gap declared by the adapter: "
 NOT_APPLICABLE = "does not apply: "
 PROPERTY = "queuekit"
+NOTE = "queuekit-note"
+"""record_property(NOTE, text): a line under the table."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,13 @@ class Collector:
         self._file = config.getoption("--queuekit-report")
         self._check_gaps = config.getoption("--queuekit-check-gaps")
         self.results: list[Result] = []
+        self.said: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        said = dict(report.user_properties).get(PROPERTY)
+        properties = dict(report.user_properties)
+        if report.when == "teardown" and NOTE in properties:
+            self.said.append(str(properties[NOTE]))
+        said = properties.get(PROPERTY)
         if not isinstance(said, dict):
             return
         if report.when != "call" and report.passed:
@@ -63,10 +69,10 @@ class Collector:
             session.exitstatus = 1
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
-        if not self.results:
+        if not self.results and not self.said:
             return
         terminalreporter.section("queuekit: conformance")
-        for line in self._plain():
+        for line in [*(self._plain() if self.results else []), *self.said]:
             terminalreporter.line(line)
         if self._file:
             path = Path(self._file)

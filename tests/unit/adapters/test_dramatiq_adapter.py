@@ -41,7 +41,7 @@ from queuekit.message import HEADER, Message, Publication  # noqa: E402
 from queuekit.settings import Settings  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
 from queuekit.testing.bench import WorkerBench  # noqa: E402
-from queuekit.testing.plugin import _server  # noqa: E402
+from queuekit.testing.plugin import a_server  # noqa: E402
 from queuekit.testing.target import find_targets  # noqa: E402
 
 if TYPE_CHECKING:
@@ -564,7 +564,7 @@ def test_the_broker_away_for_a_while(
     bench_on: Callable[..., WorkerBench], queuekit_server: RedisServer, tmp_path: Path
 ) -> None:
     """It comes back empty. What ran went on, what was enqueued was accepted, and the same worker consumes again."""
-    with _server(tmp_path / "broker") as server:
+    with a_server(tmp_path / "broker") as server:
         bench = bench_on(server.url, store_url=queuekit_server.url)
         with bench.in_use():
             worker = bench.start_worker()
@@ -583,7 +583,7 @@ def test_the_broker_away_for_a_while(
 def test_the_broker_silent_for_a_while(
     bench_on: Callable[..., WorkerBench], queuekit_server: RedisServer, tmp_path: Path
 ) -> None:
-    with _server(tmp_path / "broker") as server:
+    with a_server(tmp_path / "broker") as server:
         bench = bench_on(server.url, store_url=queuekit_server.url, enqueue_timeout=1.0)
         with bench.in_use():
             bench.start_worker()

@@ -166,6 +166,23 @@ def test_a_revived_job_has_forgotten_its_cancel_and_its_expiry(world: World) -> 
     assert world.get("j").status is JobStatus.retrying
 
 
+def test_a_job_that_expired_may_be_revived(world: World) -> None:
+    world.new("j", expires_in=5.0)
+    world.advance(5)
+    assert world.claim("j") == Cancelled("expired before it started")
+    assert world.store.revive("j") is not None
+    assert world.run("j", "t2").number == 1
+
+
+def test_a_revived_job_has_an_empty_retry_state(world: World) -> None:
+    bring_to(world, "retrying")
+    assert world.get("j").state == "s"
+    world.store.cancel("j", "")
+    assert world.store.revive("j") is not None
+    assert world.get("j").state == ""
+    assert world.run("j", "t2", seen="").state == ""
+
+
 def test_the_token_of_a_failed_attempt_does_not_start_the_revived_job(world: World) -> None:
     bring_to(world, "failed")
     world.store.revive("j")

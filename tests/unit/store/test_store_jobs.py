@@ -315,6 +315,24 @@ def test_a_doorbell_with_a_number_that_was_never_given_moves_the_mark_no_further
     assert world.ids(world.store.take_lost(R, 10)) == ["a"]
 
 
+def test_an_old_doorbell_does_not_take_the_mark_back(world: World) -> None:
+    publish(world, "a", "b", "c")
+    world.run("c", "t-c", pseq=3)
+    world.run("a", "t-a", pseq=1)
+    world.store.mark(R, None)
+    world.advance(LEASE)
+    assert world.ids(world.store.take_lost(R, 10)) == ["b"]
+
+
+def test_a_job_that_was_lost_in_two_ways_is_taken_once(world: World) -> None:
+    world.new("a")
+    world.new("b")
+    world.store.mark(R, 0)
+    world.advance(LEASE)
+    assert world.ids(world.store.take_lost(R, 10)) == ["a", "b"]
+    assert world.get("b").pseq == 4
+
+
 def test_a_doorbell_of_another_route_does_not_move_the_mark(world: World) -> None:
     publish(world, "a", "b")
     world.new("other", route="rq:other:0")

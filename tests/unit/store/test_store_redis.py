@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import pytest
 import redis
-from conftest import binary_of
 from store_world import AGAIN, BACK, BAD, LEASE, OK, R, World, plan
 
 import queuekit.store.redis as module
+from conftest import binary_of
 from queuekit.errors import ConfigError
 from queuekit.job import JobStatus
 from queuekit.store import Beat, Claimed, Created, Missing, NewJob, Store, StoreAway, StoreLost
@@ -245,7 +245,16 @@ def test_a_record_that_somebody_deleted_stops_nothing(redis_world: World) -> Non
     assert world.store.reap(100) == [("limit-2", "time_limit")]
     assert world.tick(LEASE, beat=["w"]) == [("worker-2", "lost")]
     assert world.store.get("queued") is None
+    for index in ("due", "queued", "outbox"):
+        assert set(world.raw.zrange(f"{world.prefix}{index}:{R}", 0, -1)).isdisjoint({"queued", "due"})
     assert not [key for key in world.key_names() if key.startswith("job:") and not key.endswith("-2")]
+
+
+def test_the_quarantine_keeps_the_newest_only(redis_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUARANTINE_CAP", 3)
+    for number in range(5):
+        redis_world.store.quarantine(f"raw {number}", "why")
+    assert [kept.raw for kept in redis_world.store.quarantined(10)] == ["raw 4", "raw 3", "raw 2"]
 
 
 # ---- scripts and keys ----------------------------------------------------------------------------------------------
@@ -441,7 +450,10 @@ def test_no_key_is_left_behind_by_a_job_whose_time_is_over(redis_world: World, e
 
 
 def test_every_operation_stays_in_one_slot_of_a_cluster(tmp_path: Path) -> None:
-    options = ["--cluster-enabled", "yes", "--cluster-port", "0", "--cluster-require-full-coverage", "no"]
+    with socket.socket() as probe:  # its default is the server's port + 10000, which may be none
+        probe.bind(("127.0.0.1", 0))
+        bus = str(probe.getsockname()[1])
+    options = ["--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-require-full-coverage", "no"]
     with (
         RedisServer(binary_of("redis:valkey"), tmp_path / "data", options=options) as server,
         World("redis", server) as world,

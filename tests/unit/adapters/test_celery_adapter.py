@@ -1,0 +1,472 @@
+"""The Celery adapter by itself: what it publishes, what it lets in, and how it says an outcome in Celery's words."""
+
+from __future__ import annotations
+
+import base64
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+pytest.importorskip("celery", reason="Celery is not installed")
+
+from celery.exceptions import Ignore, Reject, Retry  # noqa: E402  # after the check that it is there
+
+from queuekit import ConfigError, JobFailed, Settings  # noqa: E402
+from queuekit.adapters import BrokerAway  # noqa: E402
+from queuekit.adapters.celery import CeleryAdapter  # noqa: E402
+from queuekit.adapters.celery.tasks import UNKNOWN, DoorbellTask, TaskFailed, compile_task, make_app  # noqa: E402
+from queuekit.adapters.celery.worker import GatedConsumer  # noqa: E402
+from queuekit.execution import (  # noqa: E402
+    Dropped,
+    Ended,
+    Failed,
+    Released,
+    Retried,
+    Stale,
+    Succeeded,
+    Unrecorded,
+)
+from queuekit.message import HEADER, InvalidMessage, Message, Publication  # noqa: E402
+from queuekit.testing import tasks  # noqa: E402
+from queuekit.testing.bench import WorkerBench  # noqa: E402
+from queuekit.testing.target import find_targets  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from queuekit.testing.plugin import Broker
+    from queuekit.testing.servers import RedisServer
+
+MESSAGE = Message("j", "mod.task", [1, "ü"], {"k": [2]}, "q", "celery", priority=9, timeout=2.5)
+FIRST = Publication(MESSAGE, 1, 1, "e")
+
+
+@pytest.fixture
+def adapter(queuekit_broker: Broker) -> Iterator[CeleryAdapter]:
+    adapter = CeleryAdapter(Settings(**queuekit_broker.settings("celery")))
+    yield adapter
+    adapter.close()
+
+
+@pytest.fixture
+def messages(queuekit_broker: Broker) -> Any:
+    """What waits in the broker, by (queue, kombu's priority), the oldest first."""
+
+    def read(queue: str = "q", priority: int = 0) -> list[dict[str, Any]]:
+        key = f"queuekit.{queuekit_broker.namespace}.{queue}" + (f"\x06\x16{priority}" if priority else "")
+        with redis.Redis.from_url(queuekit_broker.url) as client:
+            found = [json.loads(raw) for raw in reversed(client.lrange(key, 0, -1))]
+        for one in found:
+            one["body"] = json.loads(base64.b64decode(one["body"]))
+        return found
+
+    return read
+
+
+# ---- publishing ----------------------------------------------------------------------------------------------------
+
+
+def test_a_publication_is_a_celery_message_that_can_be_read(adapter: CeleryAdapter, messages: Any) -> None:
+    adapter.publish([FIRST, Publication(MESSAGE, 2, 2, "e")])
+    first, second = messages()
+    headers = first["headers"]
+    assert first["body"][:2] == [[1, "ü"], {"k": [2]}]
+    assert (headers["task"], headers["id"], headers["root_id"]) == ("mod.task", "j", "j")
+    assert (headers["argsrepr"], headers["kwargsrepr"]) == ("(1, 'ü')", "{'k': [2]}")
+    assert headers["timelimit"] == [7.5, None]
+    assert headers[HEADER] == dict(FIRST.header())
+    assert first["content-type"] == "application/json"
+    assert (second["headers"]["id"], second["headers"]["root_id"]) == ("j-2", "j")
+
+
+@pytest.mark.parametrize(("priority", "native"), [(9, 0), (7, 3), (6, 3), (3, 6), (2, 9), (0, 9)])
+def test_a_level_is_kombus_priority_turned_round(
+    adapter: CeleryAdapter, messages: Any, priority: int, native: int
+) -> None:
+    message = Message("j", "t", [], {}, "q", "celery", priority=priority)
+    adapter.publish([Publication(message, 1, 1, "e")])
+    assert len(messages(priority=native)) == 1
+    routes = [f"celery:q:{level}" for level in (0, 3, 6, 9)]
+    assert [adapter.depth(route) for route in routes] == [int(route == message.route) for route in routes]
+
+
+def test_a_private_job_shows_nothing(adapter: CeleryAdapter, messages: Any) -> None:
+    adapter.publish([Publication(Message("p", "t", ["secret"], {"k": "secret"}, "q", "celery", private=True), 1, 1, "e")])
+    (found,) = messages(priority=9)
+    assert "secret" not in json.dumps(found)
+    assert found["headers"][HEADER]["private"] is True
+
+
+def test_arguments_that_kombu_would_read_as_objects_stay_in_the_record(adapter: CeleryAdapter, messages: Any) -> None:
+    args = [{"__type__": "decimal", "__value__": "no number"}]
+    adapter.publish([Publication(Message("p", "t", args, {}, "q", "celery"), 1, 1, "e")])
+    (found,) = messages(priority=9)
+    assert found["body"][0] == ["(in the record)"]
+    assert found["headers"][HEADER]["private"] is True  # placeholders: never to be adopted
+
+
+def test_long_arguments_are_cut_for_the_monitors_alone(adapter: CeleryAdapter, messages: Any) -> None:
+    adapter.publish([Publication(Message("p", "t", ["x" * 5000], {}, "q", "celery"), 1, 1, "e")])
+    (found,) = messages(priority=9)
+    assert len(found["headers"]["argsrepr"]) == 1024
+    assert found["body"][0] == ["x" * 5000]
+
+
+def test_many_at_a_time_keep_their_order(adapter: CeleryAdapter, messages: Any) -> None:
+    adapter.publish([Publication(MESSAGE, number, number, "e") for number in range(1, 1201)])
+    assert [one["headers"][HEADER]["pseq"] for one in messages()] == list(range(1, 1201))
+
+
+def test_threads_share_an_adapter(adapter: CeleryAdapter, messages: Any) -> None:
+    def publish(thread: int) -> None:
+        for number in range(20):
+            adapter.publish([Publication(MESSAGE, thread * 100 + number + 1, 2, "e")])
+
+    threads = [threading.Thread(target=publish, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = {one["headers"][HEADER]["pseq"] for one in messages()}
+    assert found == {thread * 100 + number + 1 for thread in range(6) for number in range(20)}
+
+
+def test_a_forked_child_publishes_by_a_connection_of_its_own(adapter: CeleryAdapter, messages: Any) -> None:
+    adapter.publish([FIRST])
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: adapter.publish([Publication(MESSAGE, 2, 2, "e")])
+    )
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    adapter.publish([Publication(MESSAGE, 3, 3, "e")])
+    assert [one["headers"][HEADER]["pseq"] for one in messages()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_broker_that_is_away_does_not_keep_anybody(silent: bool) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if silent:  # it accepts, and says nothing
+            listener.listen(50)
+        url = f"redis://user:hidden@127.0.0.1:{listener.getsockname()[1]}/0"
+        adapter = CeleryAdapter(Settings(backend="celery", broker_url=url, enqueue_timeout=1))
+        for ask in (lambda: adapter.publish([FIRST]), lambda: adapter.depth(MESSAGE.route)):
+            before = time.monotonic()
+            with pytest.raises(BrokerAway) as caught:
+                ask()
+            assert time.monotonic() - before < 1.5
+            assert "hidden" not in str(caught.value)
+        adapter.close()
+
+
+def test_a_broker_that_falls_silent_later_does_not_keep_anybody_either(server: RedisServer) -> None:
+    adapter = CeleryAdapter(Settings(backend="celery", broker_url=server.url, enqueue_timeout=1))
+    adapter.publish([FIRST])
+    server.freeze()
+    try:
+        before = time.monotonic()
+        with pytest.raises(BrokerAway):
+            adapter.publish([FIRST])
+        assert time.monotonic() - before < 1.5
+    finally:
+        server.thaw()
+    adapter.publish([FIRST])
+    adapter.close()
+
+
+def test_a_broker_that_was_restarted_meanwhile_is_found_again(server: RedisServer) -> None:
+    adapter = CeleryAdapter(Settings(backend="celery", broker_url=server.url))
+    adapter.publish([FIRST])
+    server.restart(empty=True)
+    adapter.publish([FIRST])
+    assert adapter.depth(MESSAGE.route) == 1
+    adapter.close()
+    adapter.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    from queuekit.testing.plugin import _server
+
+    with _server(tmp_path / "server") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("url", "native", "ssl"),
+    [
+        ("redis://u:p@h:1/2", "redis://u:p@h:1/2", None),
+        ("rediss://h/0", "redis://h/0", {"ssl_cert_reqs": "required"}),
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none", None),
+        ("unix:///run/r.sock?db=3", "redis+socket:///run/r.sock?virtual_host=3", None),
+        ("amqp://u:p@h//", "amqp://u:p@h//", None),
+        ("amqps://h//", "amqps://h//", True),
+    ],
+)
+def test_urls(url: str, native: str, ssl: Any) -> None:
+    broker = CeleryAdapter(Settings(backend="celery", broker_url=url, store_url="redis://h/0")).broker
+    assert broker.url() == native
+    assert broker.ssl == ssl
+    assert broker.priority(9) == (9 if url.startswith("amqp") else 0)
+
+
+# ---- native --------------------------------------------------------------------------------------------------------
+
+
+def test_the_native_task_is_there_once_and_is_not_to_be_sent_by_hand(adapter: CeleryAdapter) -> None:
+    native = adapter.native(tasks.add)
+    assert adapter.native(tasks.add) is native
+    assert (native.name, native.acks_late, native.max_retries) == (tasks.add.name, True, 0)
+    with pytest.raises(TypeError, match="enqueue"):
+        native.delay(1)
+    with pytest.raises(RuntimeError, match="queuekit worker"):
+        native(1)
+
+
+def test_a_programs_own_celery_app_stays_the_current_one(adapter: CeleryAdapter) -> None:
+    from celery import current_app
+
+    before = current_app._get_current_object()
+    adapter.native(tasks.add)
+    assert current_app._get_current_object() is before
+
+
+def test_an_unknown_pool_is_refused(adapter: CeleryAdapter) -> None:
+    with pytest.raises(ConfigError, match="'eventlet'.*prefork, threads, solo"):
+        adapter.run_worker(SimpleNamespace(pool="eventlet"))  # type: ignore[arg-type]
+
+
+# ---- the gate ------------------------------------------------------------------------------------------------------
+
+
+class Native:
+    """A message as kombu delivers it."""
+
+    content_type = "application/json"
+
+    def __init__(self, **changes: Any) -> None:
+        self.headers: Any = {"task": "mod.task", "id": "j", HEADER: dict(FIRST.header()), "timelimit": [0.001, 0.001]}
+        self.headers.update(changes.pop("headers", {}))
+        self.body = changes.pop("body", [[1], {}, {"chain": None}])
+
+    def decode(self) -> Any:
+        if isinstance(self.body, Exception):
+            raise self.body
+        return self.body
+
+
+@pytest.fixture
+def gate(adapter: CeleryAdapter) -> GatedConsumer:
+    gate = GatedConsumer.__new__(GatedConsumer)
+    compile_task(adapter.app, "mod.task")
+    gate.tasks = adapter.app.tasks
+    return gate
+
+
+def test_a_doorbell_passes_and_only_its_own_words_count(gate: GatedConsumer) -> None:
+    message = Native(headers={"eta": "2099-01-01", "expires": "2000-01-01", "group": "g", "stamped_headers": ["x"]})
+    gate._admit(message)
+    assert message.headers["task"] == "mod.task"
+    assert message.headers["timelimit"] == [7.5, None]
+    assert [message.headers[name] for name in ("eta", "expires", "group", "stamped_headers")] == [None] * 4
+
+
+def test_a_task_that_is_not_known_here_goes_to_the_execution_all_the_same(gate: GatedConsumer) -> None:
+    header = dict(FIRST.header(), task="new.task")
+    message = Native(headers={"task": "new.task", HEADER: header})
+    gate._admit(message)
+    assert (message.headers["task"], message.headers["shadow"]) == (UNKNOWN, "new.task")
+
+
+def test_celerys_own_tasks_are_not_run_under_our_header(gate: GatedConsumer) -> None:
+    message = Native(headers={"task": "celery.map", HEADER: dict(FIRST.header(), task="celery.map")})
+    gate._admit(message)
+    assert message.headers["task"] == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"headers": {HEADER: None}}, "mapping"),
+        ({"headers": {HEADER: dict(FIRST.header(), v=99)}}, "version"),
+        ({"headers": {"task": "celery.map"}}, "another task"),
+        ({"headers": {"id": 7}}, "no id"),
+        ({"body": ValueError("not JSON")}, "cannot be read"),
+        ({"body": {"args": [], "kwargs": {}}}, r"\[args, kwargs"),
+        ({"body": [{}, {}, {}]}, r"\[args, kwargs"),
+        ({"body": [[], {}, {"chain": [{"task": "os.system"}]}]}, r"\[args, kwargs"),
+        ({"body": [[], {}, {"errbacks": ["x"]}]}, r"\[args, kwargs"),
+        ({"body": None}, r"\[args, kwargs"),
+    ],
+)
+def test_what_is_no_doorbell_does_not_pass(gate: GatedConsumer, changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidMessage, match=why):
+        gate._admit(Native(**changes))
+
+
+@pytest.mark.parametrize("headers", [None, [], {}, {"task": "mod.task", "id": "j"}])
+def test_without_our_header_nothing_passes(gate: GatedConsumer, headers: Any) -> None:
+    message = Native()
+    message.headers = headers
+    with pytest.raises(InvalidMessage, match="header"):
+        gate._admit(message)
+
+
+# ---- outcomes ------------------------------------------------------------------------------------------------------
+
+
+class Demanding(Exception):
+    """As an SDK's: it cannot be made from its arguments alone, so that it cannot be pickled."""
+
+    def __init__(self, *, response: str) -> None:
+        super().__init__(response)
+
+
+def say(adapter: CeleryAdapter, outcome: Any, *, private: bool = False) -> Any:
+    task = compile_task(adapter.app, "mod.task")
+    bell = Publication(Message("j", "mod.task", [], {}, "q", "celery", private=private), 1, 1, "e").doorbell
+    return task._say(outcome, bell)
+
+
+def test_a_success_is_its_result(adapter: CeleryAdapter) -> None:
+    assert say(adapter, Succeeded(object(), '{"a": 1}')) == {"a": 1}
+    assert say(adapter, Succeeded(7, None)) is None
+    assert say(adapter, Succeeded(7, "7"), private=True) is None
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_retry_and_a_failure_can_travel_from_a_child_to_its_parent(adapter: CeleryAdapter, private: bool) -> None:
+    error = Demanding(response="the secret")
+    with pytest.raises(Retry) as retry:
+        say(adapter, Retried(3.5, "rule x: the secret", error), private=private)
+    with pytest.raises(TaskFailed) as failed:
+        say(adapter, Failed("no rule: the secret", error), private=private)
+    for caught in (retry.value, failed.value):
+        copy = pickle.loads(pickle.dumps(caught))
+        assert ("the secret" in str(copy)) is not private
+        assert (caught.__cause__ is error) is not private
+    assert retry.value.when == 3.5
+    assert "Demanding" in str(failed.value)
+    assert ("the secret" in repr(retry.value.exc)) is not private
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Released("the worker stopped"), Retry),
+        (Dropped("it has succeeded"), Ignore),
+        (Stale(), Ignore),
+        (Ended("by the user"), Ignore),
+        (Unrecorded("the store is away"), Reject),
+    ],
+)
+def test_other_outcomes(adapter: CeleryAdapter, outcome: Any, said: type[Exception]) -> None:
+    with pytest.raises(said) as caught:
+        say(adapter, outcome)
+    assert getattr(caught.value, "requeue", True) is True
+
+
+def test_no_new_job_is_begun_while_the_worker_stops(
+    adapter: CeleryAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    monkeypatch.setattr(DoorbellTask, "worker", SimpleNamespace(stopping=stopping))
+    task = compile_task(adapter.app, "mod.task")
+    task.push_request(**{HEADER: dict(FIRST.header())})
+    try:
+        with pytest.raises(Reject) as caught:
+            task.run(1)
+    finally:
+        task.pop_request()
+    assert caught.value.requeue is True
+
+
+# ---- a real worker -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(queuekit_broker: Broker, tmp_path: Path) -> Iterator[WorkerBench]:
+    (target,) = find_targets(("celery-prefork",))
+    bench = WorkerBench(target, tmp_path, broker_url=queuekit_broker.url)
+    with bench.in_use():
+        yield bench
+    bench.close()
+
+
+def watch(bench: WorkerBench, ends: int) -> dict[str, list[dict[str, Any]]]:
+    """Celery's events, by task id, until so many tasks have ended."""
+    app = make_app(bench.app.adapter.broker)  # type: ignore[attr-defined]
+    seen: dict[str, list[dict[str, Any]]] = {}
+    final = {"task-succeeded", "task-failed", "task-retried", "task-revoked"}
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": lambda event: note(event)})
+
+        def note(event: dict[str, Any]) -> None:
+            if event["type"].startswith("task-"):
+                seen.setdefault(event["uuid"], []).append(event)
+            if sum(one["type"] in final for events in seen.values() for one in events) >= ends:
+                receiver.should_stop = True
+
+        receiver.capture(limit=None, timeout=30, wakeup=False)
+    return seen
+
+
+def test_monitors_see_each_outcome_and_nothing_private(bench: WorkerBench) -> None:
+    bench.start_worker()
+    found: dict[str, list[dict[str, Any]]] = {}
+    watcher = threading.Thread(target=lambda: found.update(watch(bench, 6)))
+    watcher.start()
+    with redis.Redis.from_url(bench.settings["broker_url"]) as client:
+        bench.until(lambda: any(b"celeryev" in name for name in client.pubsub_channels("*")) or client.pubsub_numpat(), "")
+    good, bad = tasks.add.enqueue(1), tasks.without_policy.enqueue(["bug"])
+    again, secret = tasks.follow.enqueue(["timeout"]), tasks.confidential.enqueue("hush")
+    stopped = tasks.sleep_async.enqueue(30)
+    bench.started(stopped)
+    stopped.cancel("enough")
+    watcher.join(40)
+    assert not watcher.is_alive()
+
+    def kinds(id: str) -> list[str]:
+        return [event["type"] for event in found[id]]
+
+    assert kinds(good.id) == ["task-received", "task-started", "task-succeeded"]
+    assert (found[good.id][0]["args"], found[good.id][2]["result"]) == ("(1,)", "2")
+    assert kinds(bad.id)[-1] == "task-failed"
+    assert "KeyError" in found[bad.id][-1]["exception"]
+    assert kinds(again.id)[-1] == "task-retried"
+    second = next(id for id in found if id.startswith(f"{again.id}-"))
+    assert kinds(second)[-1] == "task-succeeded"
+    assert found[second][0]["root_id"] == again.id
+    assert kinds(stopped.id)[-1] == "task-revoked"
+    assert "hush" not in repr(found[secret.id]).lower()
+    with pytest.raises(JobFailed):
+        bad.result(timeout=0)
+
+
+def test_a_signal_to_the_whole_group_leaves_the_children_to_their_parent(bench: WorkerBench) -> None:
+    """As a service manager sends it: the running job has its grace."""
+    worker = bench.start_worker()
+    bench.ended(tasks.add.enqueue(1))
+    job = tasks.sleep.enqueue(1.5)
+    bench.started(job)
+    os.killpg(worker.pid, signal.SIGTERM)
+    assert job.result(timeout=20) == "slept"
+    worker.wait(20)
+    assert worker.exit_code == 0
+    assert [one.outcome for one in job.info().attempts] == ["succeeded"]
+    with redis.Redis.from_url(bench.settings["broker_url"]) as client:
+        left = [key for key in client.keys(f"queuekit.{bench.settings['namespace']}*") if b"unacked" in key]
+    assert left == []
