@@ -214,16 +214,17 @@ class Execution:
 
     def claim(self, delivery: Delivery) -> Held | Outcome:
         """Ask for the attempt. Anything but Held is the whole outcome already."""
+        token = secrets.token_hex(12)  # one for the delivery: a claim whose reply was lost is asked for again under it
         while True:
             try:
-                return self._claim(delivery)
+                return self._claim(delivery, token)
             except StoreAway as error:
                 log.warning("job %s: cannot be claimed: %s", delivery.bell.id, error)
                 if self.stopping.wait(STORE_AWAY_PAUSE):
                     return Unrecorded(str(error))
 
-    def _claim(self, delivery: Delivery) -> Held | Outcome:
-        bell, token = delivery.bell, secrets.token_hex(12)
+    def _claim(self, delivery: Delivery, token: str) -> Held | Outcome:
+        bell = delivery.bell
         epoch = bell.epoch
         # The plans need the policy and the state. The doorbell names the task, and a first attempt has no state: that
         # makes it one call. Otherwise the store answers Unseen, with what they have to be made from.

@@ -143,15 +143,14 @@ def test_an_acknowledgement_that_fails_is_only_logged(caplog: pytest.LogCaptureF
     assert list(inspect.signature(message.reject_log_error).parameters) == ["logger", "errors", "requeue"]
 
 
-@pytest.mark.parametrize("raw", [b"garbage", b"\xff\xfe"])
-def test_the_transport_reads_what_it_popped_and_its_error_brings_it_along(
-    connection: Any, client: redis.Redis, raw: bytes
+def test_what_the_transport_popped_and_cannot_read_is_gone_but_for_its_error(
+    connection: Any, client: redis.Redis
 ) -> None:
-    client.lpush("q", raw)
+    client.lpush("q", b"garbage")
     with connection.Consumer(Queue("q"), callbacks=[print]), pytest.raises(ValueError) as caught:
         connection.drain_events(timeout=5)
     error: Any = caught.value
-    assert raw in {getattr(error, "doc", "").encode(), getattr(error, "object", b"")}
+    assert error.doc == "garbage"
     assert client.llen("q") == 0
 
 

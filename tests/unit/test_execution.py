@@ -386,6 +386,25 @@ def test_claim_and_outcome_wait_for_the_store(bench: Bench, only: str) -> None:
 
 
 @pytest.mark.usefixtures("_no_pause")
+@pytest.mark.parametrize("only", ["claim", "finish"])
+def test_a_lost_reply_is_asked_for_again(bench: Bench, only: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store did the step, and its answer never arrived: the attempt is still ours, and ends once."""
+    delivery, real, lost = bench.job(), getattr(bench.store, only), [1]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        answer = real(*args, **kwargs)
+        if lost:
+            lost.pop()
+            raise StoreAway("the reply was lost", sent=True)
+        return answer
+
+    bench.store.beat("w", start=True)
+    monkeypatch.setattr(bench.store, only, call)
+    assert bench.execution.execute(delivery) == Succeeded(7, "7")
+    assert bench.attempts() == [(1, "succeeded", None, None)]
+
+
+@pytest.mark.usefixtures("_no_pause")
 def test_a_worker_that_stops_does_not_wait_for_ever() -> None:
     bench = Bench(grace=0.0)
     delivery = bench.job()

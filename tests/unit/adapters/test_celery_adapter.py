@@ -102,7 +102,9 @@ def test_a_level_is_kombus_priority_turned_round(
 
 
 def test_a_private_job_shows_nothing(adapter: CeleryAdapter, messages: Any) -> None:
-    adapter.publish([Publication(Message("p", "t", ["secret"], {"k": "secret"}, "q", "celery", private=True), 1, 1, "e")])
+    adapter.publish(
+        [Publication(Message("p", "t", ["secret"], {"k": "secret"}, "q", "celery", private=True), 1, 1, "e")]
+    )
     (found,) = messages(priority=9)
     assert "secret" not in json.dumps(found)
     assert found["headers"][HEADER]["private"] is True
@@ -198,9 +200,9 @@ def test_a_broker_that_was_restarted_meanwhile_is_found_again(server: RedisServe
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    from queuekit.testing.plugin import _server
+    from queuekit.testing.plugin import a_server
 
-    with _server(tmp_path / "server") as server:
+    with a_server(tmp_path / "server") as server:
         yield server
 
 
@@ -209,7 +211,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     [
         ("redis://u:p@h:1/2", "redis://u:p@h:1/2", None),
         ("rediss://h/0", "redis://h/0", {"ssl_cert_reqs": "required"}),
-        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none", None),
+        ("rediss://h/0?ssl_cert_reqs=none", "redis://h/0?ssl_cert_reqs=none", None),
         ("unix:///run/r.sock?db=3", "redis+socket:///run/r.sock?virtual_host=3", None),
         ("amqp://u:p@h//", "amqp://u:p@h//", None),
         ("amqps://h//", "amqps://h//", True),
@@ -378,9 +380,7 @@ def test_other_outcomes(adapter: CeleryAdapter, outcome: Any, said: type[Excepti
     assert getattr(caught.value, "requeue", True) is True
 
 
-def test_no_new_job_is_begun_while_the_worker_stops(
-    adapter: CeleryAdapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_new_job_is_begun_while_the_worker_stops(adapter: CeleryAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     stopping = threading.Event()
     stopping.set()
     monkeypatch.setattr(DoorbellTask, "worker", SimpleNamespace(stopping=stopping))
@@ -430,7 +430,7 @@ def test_monitors_see_each_outcome_and_nothing_private(bench: WorkerBench) -> No
     watcher = threading.Thread(target=lambda: found.update(watch(bench, 6)))
     watcher.start()
     with redis.Redis.from_url(bench.settings["broker_url"]) as client:
-        bench.until(lambda: any(b"celeryev" in name for name in client.pubsub_channels("*")) or client.pubsub_numpat(), "")
+        bench.until(client.pubsub_numpat, "somebody listens to the events")
     good, bad = tasks.add.enqueue(1), tasks.without_policy.enqueue(["bug"])
     again, secret = tasks.follow.enqueue(["timeout"]), tasks.confidential.enqueue("hush")
     stopped = tasks.sleep_async.enqueue(30)
@@ -470,3 +470,50 @@ def test_a_signal_to_the_whole_group_leaves_the_children_to_their_parent(bench: 
     with redis.Redis.from_url(bench.settings["broker_url"]) as client:
         left = [key for key in client.keys(f"queuekit.{bench.settings['namespace']}*") if b"unacked" in key]
     assert left == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "[" * 100_000,  # deeper than the parser goes
+        '{"__type__": "decimal", "__value__": "no number"}',  # kombu's JSON makes an object of it, or fails
+        '{"properties": {"delivery_tag": "t", "delivery_info": {}}, "headers": {}, "body": "x"}',
+        '{"properties": {"delivery_tag": "t", "body_encoding": "base64"}, "headers": {}, "body": "!"}',
+        '{"properties": {"delivery_tag": "t", "body_encoding": "rot13"}, "headers": {}, "body": "x"}',
+        '{"properties": {"delivery_tag": "t"}, "headers": 7, "body": [], "content-type": {}}',
+    ],
+    ids=["deep", "object", "delivery_info", "base64", "encoding", "types"],
+)
+def test_what_breaks_the_reader_goes_to_quarantine(bench: WorkerBench, raw: str) -> None:
+    worker = bench.start_worker()
+    with redis.Redis.from_url(bench.settings["broker_url"]) as client:
+        client.lpush(f"queuekit.{bench.settings['namespace']}.default", raw)
+    assert bench.until(lambda: bench.app.store.quarantined(10), "it is in quarantine")
+    assert tasks.add.enqueue(1).result(timeout=20) == 2
+    assert worker.exit_code is None
+
+
+DEAF = """
+import signal, time
+from queuekit import agent_task
+
+@agent_task
+def deaf(seconds: float) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGTERM])
+    time.sleep(seconds)
+"""
+
+
+def test_a_child_that_no_limit_reaches_is_killed_by_celery(
+    bench: WorkerBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record ends the attempt 2 s after its limit, and Celery's own limit frees the child's place."""
+    module = tmp_path / "deaf_tasks.py"
+    module.write_text(DEAF)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import deaf_tasks  # type: ignore[import-not-found]
+
+    bench.start_worker("queuekit.testing.tasks", str(module), concurrency=1)
+    job = deaf_tasks.deaf.options(timeout=0.3).enqueue(60)
+    assert bench.ended(job, within=20).attempts[-1].category == "time_limit"
+    assert tasks.add.enqueue(1).result(timeout=20) == 2

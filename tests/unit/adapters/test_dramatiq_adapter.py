@@ -442,7 +442,7 @@ def test_threads_share_the_adapter(adapter: DramatiqAdapter) -> None:
 @pytest.fixture
 def bench_on(tmp_path: Path) -> Iterator[Callable[..., WorkerBench]]:
     made: list[WorkerBench] = []
-    (target,) = find_targets(["dramatiq"])
+    (target,) = find_targets(("dramatiq",))
 
     def make(url: str, **others: Any) -> WorkerBench:
         bench = WorkerBench(target, tmp_path / str(len(made)), broker_url=url, **others)

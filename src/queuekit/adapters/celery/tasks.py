@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject, Retry
+from kombu.transport import TRANSPORT_ALIASES
 
 from queuekit.adapters.celery.broker import BACKSTOP
 from queuekit.execution import Delivery, Dropped, Ended, Failed, Released, Retried, Stale, Succeeded, Unrecorded
@@ -91,6 +92,7 @@ def _told(error: BaseException, private: bool, reason: str = "") -> TaskFailed:
 
 def make_app(broker: Broker) -> Any:
     """An app of our own. It is not the current one: a program's own Celery app stays that."""
+    TRANSPORT_ALIASES["queuekit"] = "queuekit.adapters.celery.transport:Transport"
     app = Celery("queuekit", set_as_current=False)
     app.conf.update(
         broker_read_url=broker.url("queuekit"),

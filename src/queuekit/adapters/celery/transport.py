@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from json import JSONDecodeError
+from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
 
 from kombu.transport import redis
+from redis import RedisError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,42 +47,34 @@ class Channel(redis.Channel):  # type: ignore[misc]
     Message = Message
 
     def _brpop_read(self, **options: Any) -> Any:
+        self.connection.has_read = False
         try:
             return super()._brpop_read(**options)
-        except UnicodeDecodeError as error:
-            raw: Any = error.object
-        except JSONDecodeError as error:
-            raw = error.doc
-        self.connection.put_aside(raw, "what the broker delivered is not JSON")
-        return True
+        except (Empty, RedisError, OSError):
+            raise
+        except Exception as error:  # whatever JSON, and kombu's reading of it, can raise
+            if self.connection.has_read:
+                raise
+            raw = getattr(error, "doc", "(its text is lost)")
+            self.connection.put_aside(raw, f"what the broker delivered cannot be read as JSON: {error}")
+            return True
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
     Channel = Channel
     worker: Worker  # set by run(): kombu makes transports by their class
+    has_read = False
 
     def put_aside(self, raw: Any, why: str) -> None:
-        if isinstance(raw, bytes):
-            raw = raw.decode("utf-8", "backslashreplace")
         self.worker.quarantine((raw if isinstance(raw, str) else json.dumps(raw, default=repr))[:RAW], why)
 
     def _deliver(self, message: Any, queue: str) -> None:
-        why = _unreadable(message)
-        if why:
-            self.put_aside(message, why)
+        self.has_read = True
+        try:
+            channel = self.channels[0]
+            found = channel.Message(message, channel=channel)
+            _ = found.delivery_info["exchange"], found.delivery_info["routing_key"], found.headers.items()
+        except Exception as error:  # whatever kombu stumbles over in an envelope that it did not write
+            self.put_aside(message, f"its envelope cannot be read: {type(error).__name__}: {error}")
         else:
             super()._deliver(message, queue)
-
-
-def _unreadable(message: Any) -> str:
-    """What kombu's envelope lacks: it would raise an error for it, and the worker reconnect."""
-    if not isinstance(message, dict):
-        return f"an envelope is a JSON object, not {type(message).__name__}"
-    properties = message.get("properties")
-    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_tag"), str):
-        return "its envelope has no delivery tag"
-    if not isinstance(properties.get("delivery_info"), dict):
-        return "its envelope has no delivery_info"
-    if not isinstance(message.get("body", ""), str) or not isinstance(message.get("headers", {}), dict):
-        return "its envelope has no body or no headers"
-    return ""

@@ -17,7 +17,6 @@ from celery import signals
 from celery.app import trace
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
-from kombu.transport import TRANSPORT_ALIASES
 
 from queuekit.adapters.celery import transport
 from queuekit.adapters.celery.broker import BACKSTOP
@@ -168,7 +167,6 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
     if pool not in known:
         raise ConfigError(f"pool={pool!r}: queuekit runs Celery's pools {', '.join(known)}")
 
-    TRANSPORT_ALIASES["queuekit"] = f"{transport.__name__}:Transport"
     transport.Transport.worker = worker
     # An app's pool threads and children take it from there.
     app = adapter.app
