@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -164,11 +165,15 @@ def app() -> Any:
     return app
 
 
+def _note(seen: list[str], name: str, **_: Any) -> None:
+    seen.append(name)
+
+
 def trace(app: Any, function: Callable[..., Any], id: str = "id") -> tuple[str, Any, list[str]]:
     """The state and the result that Celery records, and the signals that it sends."""
     seen: list[str] = []
     told = {name: getattr(signals, name) for name in ("task_success", "task_retry", "task_failure")}
-    listeners = {name: (lambda name: lambda **_: seen.append(name))(name) for name in told}
+    listeners = {name: partial(_note, seen, name) for name in told}
     for name, one in told.items():
         one.connect(listeners[name])
     name = f"task-{len(app.tasks)}"

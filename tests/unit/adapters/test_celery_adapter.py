@@ -412,7 +412,6 @@ def watch(bench: WorkerBench, ends: int) -> dict[str, list[dict[str, Any]]]:
     seen: dict[str, list[dict[str, Any]]] = {}
     final = {"task-succeeded", "task-failed", "task-retried", "task-revoked"}
     with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": lambda event: note(event)})
 
         def note(event: dict[str, Any]) -> None:
             if event["type"].startswith("task-"):
@@ -420,6 +419,7 @@ def watch(bench: WorkerBench, ends: int) -> dict[str, list[dict[str, Any]]]:
             if sum(one["type"] in final for events in seen.values() for one in events) >= ends:
                 receiver.should_stop = True
 
+        receiver = app.events.Receiver(connection, handlers={"*": note})
         receiver.capture(limit=None, timeout=30, wakeup=False)
     return seen
 
