@@ -7,10 +7,12 @@ and for more than one, is used inside `with app.activate():`.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 import time
 import uuid
+import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -44,6 +46,18 @@ BROKER_AWAY_PAUSE: Final = 2.0  # seconds
 _active: ContextVar[App | None] = ContextVar("queuekit_app", default=None)
 _default: App | None = None
 _default_lock = threading.Lock()
+_apps: weakref.WeakSet[App] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A lock that another thread held at the fork would be held for ever in the child."""
+    global _default_lock
+    _default_lock = threading.Lock()
+    for app in list(_apps):
+        app._lock = threading.RLock()  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class App:
@@ -64,6 +78,7 @@ class App:
         self._adapter: Adapter | None = None
         self._store: Store | None = None
         self._ask_broker_at = 0.0  # time.monotonic()
+        _apps.add(self)
 
     @property
     def in_use(self) -> bool:
@@ -139,19 +154,22 @@ class App:
         until = time.monotonic() + self.settings.enqueue_timeout
         jobs: list[Job[Any]] = []
         ready: dict[str, list[Publication]] = {}
-        for call, message, new in prepared:
-            made = self._create(new, until)
-            if not made.same:
-                raise EnqueueError(
-                    f"job {new.id!r} exists, and asks for something else: another task, other arguments, another queue",
-                    recorded=False,
-                    job_id=new.id,
-                )
-            if made.pseq is not None:
-                ready.setdefault(new.route, []).append(Publication(message, made.pseq, made.number, made.epoch))
-            jobs.append(Job(new.id, app=self, task=call.task, created=made.created))
-        for route, publications in ready.items():
-            self._publish(route, publications)
+        try:
+            for call, message, new in prepared:
+                made = self._create(new, until)
+                if not made.same:
+                    raise EnqueueError(
+                        f"job {new.id!r} exists, and asks for something else: another task, other arguments, "
+                        "another queue",
+                        recorded=False,
+                        job_id=new.id,
+                    )
+                if made.pseq is not None:
+                    ready.setdefault(new.route, []).append(Publication(message, made.pseq, made.number, made.epoch))
+                jobs.append(Job(new.id, app=self, task=call.task, created=made.created))
+        finally:  # those before one that was refused are accepted
+            for route, publications in ready.items():
+                self._publish(route, publications)
         return jobs
 
     def _prepare(self, call: Call[Any]) -> tuple[Message, NewJob]:

@@ -20,7 +20,7 @@ The last two derive from BaseException, so that an `except Exception` in a model
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from queuekit.job import JobInfo
@@ -42,6 +42,16 @@ __all__ = [
 
 class QueuekitError(Exception):
     """The base of all of queuekit's errors, except for SoftTimeout and StaleAttempt."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An error that cannot be unpickled breaks a whole pool of processes: some have more to them than their args.
+        return _again, (type(self), self.args), self.__dict__
+
+
+def _again(cls: type[QueuekitError], args: tuple[Any, ...]) -> QueuekitError:
+    error = cls.__new__(cls, *args)
+    error.args = args  # an OSError with an __init__ of its own does not take them from __new__
+    return error
 
 
 class ConfigError(QueuekitError):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import json
 import logging
 import os
@@ -22,17 +23,18 @@ import secrets
 import threading
 import time
 import traceback
+import weakref
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from queuekit.context import JobContext, running
-from queuekit.errors import JobCancelled, PayloadError, StaleAttempt
+from queuekit.errors import ConfigError, JobCancelled, PayloadError, StaleAttempt
 from queuekit.job import moment
 from queuekit.limits import HardLimit, Interrupted, Limits, limited, raise_in_thread, under_limits
 from queuekit.loops import submit
-from queuekit.message import Message
+from queuekit.message import InvalidMessage, Message
 from queuekit.processes import process_name
 from queuekit.retry import (
     Category,
@@ -90,6 +92,7 @@ log = logging.getLogger("queuekit")
 DEADLINE_MARGIN: Final = 2.0  # seconds after the hard limit at which the record ends the attempt by itself
 SWALLOWED: Final = 1.0  # seconds that async code has to end after it was cancelled at its hard limit
 STORE_AWAY_PAUSE: Final = 0.5
+CANCEL_AGAIN: Final = 10.0  # seconds that a cancelled task has to clean up in peace
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,7 @@ class Execution:
         self._renew = renew
         self.stopping = stopping or threading.Event()
         self.attendant = Attendant(store)
+        self._interrupting = False
 
     def execute(self, delivery: Delivery) -> Outcome:
         """Claim and run."""
@@ -229,9 +233,13 @@ class Execution:
         # The plans need the policy and the state. The doorbell names the task, and a first attempt has no state: that
         # makes it one call. Otherwise the store answers Unseen, with what they have to be made from.
         task, state, timeout = self._find(bell.task), "", bell.timeout
-        policy = self._own_policy(task) if task is not None and not bell.own_policy else None
+        policy: RetryPolicy | None = None
+        if task is not None and not bell.own_policy:
+            with suppress(ConfigError):  # it is found again below, and said there
+                policy = self._own_policy(task)
         seen = state if policy is not None else "?"
         message: Message | None = None
+        unreadable: str | None = None
         while True:
             lost, limit = self._plans(policy or RetryPolicy(), bell.id, state)
             answer = self.store.claim(
@@ -251,9 +259,14 @@ class Execution:
                 case Claimed():
                     break
                 case Unseen():
-                    message = Message.open(answer.message)
-                    task, timeout, state = self._find(message.task), message.timeout, answer.state
-                    policy, seen = self._policy(task, message), answer.state
+                    seen = answer.state
+                    try:
+                        message = Message.open(answer.message)
+                        task, timeout = self._find(message.task), message.timeout
+                        _state(answer.state)
+                        policy, state = self._policy(task, message), answer.state
+                    except (InvalidMessage, ConfigError) as error:  # recorded by a later version, or other settings
+                        policy, state, unreadable = None, "", str(error)
                 case NoLease():
                     self._renew()
                 case StoreLost():
@@ -273,24 +286,30 @@ class Execution:
                     return Dropped(f"cancelled: {answer.reason}")
                 case Missing():
                     return Dropped("its record has expired")
-        if message is None:
-            message = Message.open(answer.message)
+        before = RetryState()
+        try:
+            message = message or Message.open(answer.message)
+            before = _state(answer.state)
+        except (InvalidMessage, ConfigError) as error:
+            unreadable = str(error)
         held = Held(
             task=task,
-            message=message,
+            message=message or self._adopted(delivery),
             token=token,
             number=answer.number,
-            state=_state(answer.state),
+            state=before,
             started=answer.started,
             created=answer.created,
             clock=time.monotonic(),
         )
-        if message.task != bell.task or message.timeout != bell.timeout:
+        if unreadable is not None:
+            return self._hand_back(held, f"cannot run it as it was recorded: {unreadable}")
+        if held.message.task != bell.task or held.message.timeout != bell.timeout:
             # The doorbell is not what we sent. The record is; ring again from it.
             self.store.quarantine(json.dumps(bell.to_header()), "the doorbell differs from the job's record")
             return self._release(held, "its doorbell differed from the record", 0)
         if task is None:
-            return self._hand_back(held)
+            return self._hand_back(held, f"does not know the task {held.message.task!r}")
         return held
 
     def _policy(self, task: Task[..., Any, Any] | None, message: Message) -> RetryPolicy:
@@ -306,22 +325,24 @@ class Execution:
         return task.retry if task.retry is not None else RetryPolicy()
 
     def _plans(self, policy: RetryPolicy, id: str, state: str) -> tuple[IfEnded, IfEnded]:
-        now, before = self.store.now() if state else 0.0, _state(state)
+        before = _state(state)
+        now = 0.0 if before.first_failed_at is None else self.store.now()
         u = uniform(self.settings.seed, id, before.attempt)
         lost = _plan(policy, before, Lost("the worker that ran it died"), now=now, u=u)
         limit = _plan(policy, before, TimeLimit("over its time limit, ended from outside"), now=now, u=u)
         return lost, limit
 
-    def _hand_back(self, held: Held) -> Outcome:
-        waited = held.started - held.created
-        name = held.message.task
+    def _hand_back(self, held: Held, why: str) -> Outcome:
+        # Since it was first handed back, not since it was enqueued: a job may have been scheduled for next week.
+        record = self.store.get(held.message.id)
+        runs = () if record is None else record.runs
+        tried = [start["at"] for start, _ in runs if start["number"] == held.number]
+        waited = held.started - min(tried, default=held.started)
         if waited >= self.settings.unknown_grace:
-            error = LookupError(f"no worker knows the task {name!r}")
-            return self._failed(
-                held, error, f"no worker has known the task {name!r} for {waited:.0f} s", Category.unknown
-            )
+            error = LookupError(f"no worker could run it for {waited:.0f} s; the last one {why}")
+            return self._failed(held, error, str(error), Category.unknown)
         # Each hand-back waits as long as the job has waited so far: seldom asked, and soon when it was just deployed.
-        return self._release(held, f"this worker does not know the task {name!r}", min(max(waited, 1.0), 300.0))
+        return self._release(held, f"this worker {why}", min(max(waited, 1.0), 300.0))
 
     def _adopted(self, delivery: Delivery) -> Message:
         backend, queue, level = delivery.bell.route.split(":")
@@ -370,27 +391,38 @@ class Execution:
                 _cancel_reason=lambda: stop.reason,
             ),
         )
+        value: Any = None
+        error: BaseException | None = None
         try:
             args, kwargs = task.codec(self.settings.payload_limit).decode_arguments(message.args, message.kwargs)
             if task.is_async:
                 value = self._run_async(task, args, kwargs, fresh, limits, stop)
             else:
-                with stop.in_code(), under_limits(limits):
+                with stop.in_code(), under_limits(limits, stop.code), stop.code:
+                    self._unless_interrupted()
                     value = fresh.run(task.fn, *args, **kwargs)
             if limits.hard_passed:
                 raise HardLimit(f"the limit of {limits.hard} s has passed")
-        except BaseException as error:
-            return self._on_error(held, error, limits, stop)
+        except BaseException as raised:
+            error = raised
         finally:
             self.attendant.leave(held)
-        return self._on_value(held, task, value)
+        try:
+            return self._on_value(held, task, value) if error is None else self._on_error(held, error, limits, stop)
+        except (Exception, SystemExit) as bug:  # of a result's or an error's own methods: the attempt has to end
+            log.exception("job %s: its outcome cannot be told", message.id, exc_info=None if message.private else bug)
+            said = RuntimeError(f"its outcome cannot be told: {type(bug).__qualname__}")
+            return self._failed(held, said, str(said), Category.unknown)
+        finally:
+            del error  # its traceback leads back here
 
     def interrupt_running(self) -> None:
         """The worker has to stop: end the user code that runs in this process, so that its attempts are released.
 
         Async tasks are cancelled; synchronous code gets an Interrupted, at once where a signal handler calls this in
-        its own thread, else as soon as it runs Python again. Set `stopping` first.
+        its own thread, else as soon as it runs Python again. What is about to start does not. Set `stopping` first.
         """
+        self._interrupting = True
         here = None
         for stop in self.attendant.running():
             if stop.call is not None:
@@ -399,7 +431,11 @@ class Execution:
                 here = stop
             else:
                 stop.interrupt()
-        if here is not None and here.runs_code:
+        if here is not None and here.code.locked():
+            raise Interrupted("the worker stops")
+
+    def _unless_interrupted(self) -> None:
+        if self._interrupting:
             raise Interrupted("the worker stops")
 
     def release_running(self, reason: str) -> int:
@@ -418,20 +454,37 @@ class Execution:
         limits: Limits,
         stop: Stop,
     ) -> Any:
-        result, started = submit(limited(fresh.run(task.fn, *args, **kwargs), limits), fresh)
-        running = started.result()
-        loop = running.get_loop()
-        stop.call = lambda: loop.call_soon_threadsafe(running.cancel)
+        work = fresh.run(task.fn, *args, **kwargs)
+        try:
+            result, cancel = submit(limited(work, limits), fresh)
+        except BaseException:
+            work.close()
+            raise
+
+        def call() -> None:
+            limits.cancelled = True
+            cancel()
+
+        def close(_: object) -> None:
+            if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+                work.close()  # cancelled before it began
+
+        result.add_done_callback(close)
+        stop.call = call
+        if self._interrupting:
+            call()
         try:
             return result.result(None if limits.hard is None else limits.hard + SWALLOWED)
         except FutureTimeout:
-            if result.done():  # the task's own TimeoutError
-                raise
-            limits.hard_passed = True  # it swallowed the cancel: it goes on without a fence
+            if result.done():  # the task's own TimeoutError, or just now
+                return result.result()
+            # It swallowed the cancel, or something blocks the loop. It goes on without a fence, or never starts.
+            limits.hard_passed = True
+            cancel()
             raise HardLimit(f"the limit of {limits.hard} s has passed, and the task goes on") from None
         except BaseException:
             if not result.done():  # this thread was interrupted, not the task
-                loop.call_soon_threadsafe(running.cancel)
+                call()
             raise
 
     # ---- decide -----------------------------------------------------------------------------------------------------
@@ -492,6 +545,8 @@ class Execution:
                 raise AssertionError("a policy never passes on a lost attempt")
 
     def _failed(self, held: Held, error: BaseException, reason: str, category: Category) -> Outcome:
+        if held.message.private and isinstance(error, PayloadError):  # its text quotes the value
+            reason = f"{category}: queuekit.PayloadError (private), parameter {error.parameter!r}"
         end = self._end(held, "failed", error, category, reason, None)
         return self._record(
             held, lambda: self.store.fail(held.message.id, held.token, end, reason), Failed(reason, error)
@@ -545,7 +600,12 @@ def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: floa
     decision = policy.decide(error, state, now=now, u=u)
     assert not isinstance(decision, Pass), "a policy never passes on these"
     again = isinstance(decision, Retry)
-    delay, after = (decision.delay, decision.state.to_json()) if isinstance(decision, Retry) else (None, "")
+    delay, after = None, ""
+    if isinstance(decision, Retry):
+        # `now` is unknown before the first failure, and when this one will be is known to nobody.
+        known = state.first_failed_at is not None
+        then = decision.state if known else RetryState(decision.state.attempt, decision.state.counts)
+        delay, after = decision.delay, then.to_json()
     lost = decision.category is Category.lost
     said = describe_error(error)
     end = write_end(
@@ -565,34 +625,38 @@ def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: floa
 class Stop:
     """One attempt that runs here: whether it is to stop, and how to tell it."""
 
-    __slots__ = ("_lock", "call", "held", "reason", "runs_code", "thread")
+    __slots__ = ("_lock", "call", "code", "held", "reason", "thread", "told")
 
     def __init__(self, held: Held) -> None:
         self.held = held
         self.thread = threading.get_ident()
         self.reason: str | None = None  # a cancel was asked for
+        self.told: float | None = None  # when it was cancelled for that, by time.monotonic()
         self.call: Callable[[], object] | None = None  # cancels an async task
-        self.runs_code = False
-        self._lock = threading.Lock()
+        self.code = threading.Lock()  # held while synchronous user code runs in this thread
+        self._lock = threading.RLock()  # a signal handler may interrupt the one who interrupts
 
     @contextmanager
     def in_code(self) -> Iterator[None]:
-        """While synchronous user code runs in this thread."""
-        self.runs_code = True
+        """Around the code, and around `code`: takes back what was set and not yet raised."""
         try:
             yield
         finally:
-            try:
-                self.runs_code = False
-            finally:
-                with self._lock:
-                    self.runs_code = False
-                    raise_in_thread(self.thread, None)  # one that was set and not yet raised
+            with self._lock:
+                raise_in_thread(self.thread, None)
 
     def interrupt(self) -> None:
         with self._lock:  # never after the user's code: the exception would strike the engine
-            if self.runs_code:
+            if self.code.locked():
                 raise_in_thread(self.thread, Interrupted)
+
+    def cancel(self, reason: str) -> None:
+        if self.reason is None:
+            self.reason = reason
+        now = time.monotonic()
+        if self.call is not None and (self.told is None or now - self.told > CANCEL_AGAIN):
+            self.told = now
+            self.call()
 
 
 class Attendant:
@@ -605,9 +669,9 @@ class Attendant:
         self._running: dict[str, Stop] = {}  # by fence
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        os.register_at_fork(after_in_child=self._after_fork)
+        _attendants.add(self)
 
-    def _after_fork(self) -> None:  # neither threads nor what they ran live on
+    def after_fork(self) -> None:  # neither threads nor what they ran live on
         self._lock = threading.Lock()
         self._running, self._thread = {}, None
 
@@ -631,9 +695,15 @@ class Attendant:
     def _watch(self) -> None:
         while True:
             time.sleep(self.EVERY)
-            running = {stop.held.message.id: stop for stop in self.running()}
-            if running:
+            with self._lock:
+                running = {stop.held.message.id: stop for stop in self._running.values()}
+                if not running:  # the next attempt starts another
+                    self._thread = None
+                    return
+            try:
                 self._look(running)
+            except Exception:
+                log.exception("the cancels could not be looked up")
 
     def _look(self, running: dict[str, Stop]) -> None:
         try:
@@ -641,8 +711,15 @@ class Attendant:
         except StoreAway:
             return
         for id, reason in wanted.items():
-            stop = running[id]
-            if stop.reason is None:
-                stop.reason = reason
-            if stop.call is not None:
-                stop.call()
+            running[id].cancel(reason)
+
+
+_attendants: weakref.WeakSet[Attendant] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for attendant in list(_attendants):
+        attendant.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)  # once: nobody can take a hook back

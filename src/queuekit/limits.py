@@ -38,14 +38,24 @@ class Interrupted(BaseException):
     """Raised inside synchronous code whose worker has to stop now: its attempt is released."""
 
 
-class Limits:
-    """The two limits of one attempt, in seconds, and whether they have passed."""
+class SoftCancel(SoftTimeout, asyncio.CancelledError):
+    """SoftTimeout as async code gets it. A CancelledError too: TaskGroup, wait_for and their like end what they wait
+    for when they see one, and would leave it running, unknown to anybody, for any other error."""
 
-    __slots__ = ("hard", "hard_passed", "soft", "soft_passed")
+    __module__, __qualname__ = SoftTimeout.__module__, SoftTimeout.__qualname__
+
+
+class Limits:
+    """The two limits of one attempt, in seconds, and whether they have passed.
+
+    `cancelled`: somebody has cancelled it for another reason, after which it is not told of its soft limit.
+    """
+
+    __slots__ = ("cancelled", "hard", "hard_passed", "soft", "soft_passed")
 
     def __init__(self, soft: float | None, hard: float | None) -> None:
         self.soft, self.hard = soft, hard
-        self.soft_passed = self.hard_passed = False
+        self.soft_passed = self.hard_passed = self.cancelled = False
 
     @property
     def any(self) -> bool:
@@ -56,7 +66,7 @@ class Limits:
 
 
 async def limited(work: Coroutine[Any, Any, T], limits: Limits) -> T:
-    """Run `work`; SoftTimeout is raised at its await, and at the hard limit it is cancelled.
+    """Run `work`; SoftTimeout is raised at its await, and at the hard limit it is cancelled, again each second.
 
     asyncio can throw nothing but a CancelledError into a task that waits. So the task is cancelled, and on the way into
     `work` the error is changed for a SoftTimeout: what `work` awaited is cancelled, as it has to be.
@@ -64,34 +74,43 @@ async def limited(work: Coroutine[Any, Any, T], limits: Limits) -> T:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    timers: list[asyncio.TimerHandle] = []
-    swap = _Swap()
+    timers: dict[str, asyncio.TimerHandle] = {}
+    swap = _Swap(limits)
 
     def soft() -> None:
-        limits.soft_passed = True
-        swap.pending = SoftTimeout(f"the soft limit of {limits.soft} s has passed")
-        task.cancel()
+        if not swap.ending:
+            limits.soft_passed = True
+            swap.pending = SoftCancel(f"the soft limit of {limits.soft} s has passed")
+            task.cancel()
 
     def hard() -> None:
         limits.hard_passed = True
         task.cancel()
+        timers["hard"] = loop.call_later(_AGAIN, hard)
 
     if limits.soft is not None:
-        timers.append(loop.call_later(limits.soft, soft))
+        timers["soft"] = loop.call_later(limits.soft, soft)
     if limits.hard is not None:
-        timers.append(loop.call_later(limits.hard, hard))
+        timers["hard"] = loop.call_later(limits.hard, hard)
     try:
         return await _drive(work, swap, task)
+    except SoftCancel as error:  # for asyncio it would be a cancelled task
+        raise SoftTimeout(*error.args).with_traceback(error.__traceback__) from error.__cause__
     finally:
-        for timer in timers:
+        for timer in timers.values():
             timer.cancel()
 
 
 class _Swap:
-    __slots__ = ("pending",)
+    __slots__ = ("limits", "pending")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self.pending: BaseException | None = None
+
+    @property
+    def ending(self) -> bool:
+        return self.limits.hard_passed or self.limits.cancelled
 
 
 @coroutine
@@ -109,8 +128,10 @@ def _drive(work: Coroutine[Any, Any, T], swap: _Swap, task: asyncio.Task[Any]) -
         except asyncio.CancelledError as cancelled:
             error = cancelled
             if swap.pending is not None:
-                error, swap.pending = swap.pending, None
+                soft, swap.pending = swap.pending, None
                 task.uncancel()
+                if not swap.ending:  # two cancels at one turn of the loop are one error: the graver one
+                    error = soft
         except BaseException as thrown:
             error = thrown
 
@@ -124,17 +145,22 @@ def can_interrupt() -> bool:
 
 
 @contextmanager
-def under_limits(limits: Limits) -> Iterator[None]:
-    """Raise SoftTimeout once at the soft limit, HardLimit at the hard one and each second after it."""
+def under_limits(limits: Limits, gate: threading.Lock | None = None) -> Iterator[None]:
+    """Raise SoftTimeout once at the soft limit, HardLimit at the hard one and each second after it.
+
+    Only while `gate` is held, where there is one: `with under_limits(limits, gate), gate: ...`. A lock is released in
+    one step of the interpreter. Without it a limit could strike after the code and before its end is known here, and
+    leave an alarm behind for the engine.
+    """
     if not limits.any:
         yield
         return
-    with _by_alarm(limits) if can_interrupt() else _by_thread(limits):
+    with _by_alarm(limits, gate) if can_interrupt() else _by_thread(limits, gate):
         yield
 
 
 @contextmanager
-def _by_alarm(limits: Limits) -> Iterator[None]:
+def _by_alarm(limits: Limits, gate: threading.Lock | None) -> Iterator[None]:
     started = time.monotonic()
     over = False
 
@@ -153,6 +179,9 @@ def _by_alarm(limits: Limits) -> Iterator[None]:
     def ring(_signal: int, _frame: object) -> None:
         if over:
             return
+        if gate is not None and not gate.locked():  # not begun, or at its end
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            return
         passed = time.monotonic() - started
         if limits.hard is not None and passed >= limits.hard:
             limits.hard_passed = True
@@ -164,6 +193,7 @@ def _by_alarm(limits: Limits) -> Iterator[None]:
             raise SoftTimeout(f"the soft limit of {limits.soft} s has passed")
         arm()
 
+    left, _ = signal.getitimer(signal.ITIMER_REAL)  # of an attempt around this one, on the memory backend
     before = signal.signal(signal.SIGALRM, ring)
     try:
         arm()
@@ -173,7 +203,9 @@ def _by_alarm(limits: Limits) -> Iterator[None]:
             over = True
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)  # None: C code's
+            if left:
+                signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 0.001))
 
 
 def raise_in_thread(ident: int, error: type[BaseException] | None) -> None:
@@ -184,7 +216,7 @@ def raise_in_thread(ident: int, error: type[BaseException] | None) -> None:
 
 
 @contextmanager
-def _by_thread(limits: Limits) -> Iterator[None]:
+def _by_thread(limits: Limits, gate: threading.Lock | None) -> Iterator[None]:
     ident = threading.get_ident()
     lock, over = threading.Lock(), threading.Event()
 
@@ -205,15 +237,18 @@ def _by_thread(limits: Limits) -> Iterator[None]:
                 return
 
     def interrupt(error: type[BaseException]) -> bool:
-        with lock:  # never after the attempt: the exception would strike the engine
-            if over.is_set():
-                return False
-            if error is HardLimit:
-                limits.hard_passed = True
-            else:
-                limits.soft_passed = True
-            raise_in_thread(ident, error)
-            return True
+        while True:
+            with lock:  # never after the attempt: the exception would strike the engine
+                if over.is_set():
+                    return False
+                if gate is None or gate.locked():
+                    if error is HardLimit:
+                        limits.hard_passed = True
+                    else:
+                        limits.soft_passed = True
+                    raise_in_thread(ident, error)
+                    return True
+            over.wait(0.001)  # not begun, or at its end
 
     threading.Thread(target=watch, name="queuekit-limit", daemon=True).start()
     try:

@@ -22,6 +22,7 @@ VERSION: Final = 1
 HEADER: Final = "queuekit"
 ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")  # what all three engines accept as a job id
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
+ROUTE_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}:[A-Za-z0-9_.-]{1,100}:[0369]\Z")
 MAX_TIMEOUT: Final = 1e9  # seconds: more than a lifetime, and no infinity in the record's arithmetic
 BUCKETS: Final = (0, 3, 6, 9)  # the four levels that every engine can keep apart (kombu's Redis transport has four)
 
@@ -138,7 +139,7 @@ class Doorbell:
         timeout = header.get("timeout")
         if timeout is not None and (type(timeout) not in {int, float} or not 0 < timeout < MAX_TIMEOUT):
             raise InvalidMessage(f"timeout {timeout!r} is not a number of seconds")
-        if route.count(":") != 2 or not route.rpartition(":")[2].isdigit():
+        if not ROUTE_PATTERN.match(route):
             raise InvalidMessage(f"route {route[:80]!r} is not backend:queue:level")
         own_policy = header.get("own_policy") is True
         private = header.get("private") is True

@@ -70,7 +70,8 @@ class Steward:
         self._end = end
         self._watched.poll.register(end, select.POLLIN | select.POLLHUP)
         self._running: set[str] = set()
-        self._leaving = threading.Event()
+        self._leaving = False
+        self._now = threading.Event()  # tick at once
 
     def run(self) -> None:
         ticking = threading.Thread(target=self._tick_on, name="queuekit-ticks", daemon=True)
@@ -80,7 +81,8 @@ class Steward:
             # A death or the end of the file wakes it at once; a beat is due each tick otherwise.
             self._watched.poll.poll(self.settings.tick * 1000)
         self._leave()
-        self._leaving.set()
+        self._leaving = True
+        self._now.set()
         ticking.join(timeout=self.settings.lease)
 
     def _parent_gone(self) -> bool:
@@ -98,7 +100,7 @@ class Steward:
             self._watched.keep(self._running | {self.parent})
             if dead:
                 log.debug("worker %s: processes that ran attempts have ended: %s", self.worker, ", ".join(dead))
-                self._tick_once()
+                self._now.set()  # by the other thread: whatever there is to publish, the beats go on
         except StoreAway as error:
             log.warning("no beat: %s", error)
             self._watched.keep({self.parent})
@@ -118,7 +120,11 @@ class Steward:
             return
 
     def _tick_on(self) -> None:
-        while not self._leaving.wait(self.settings.tick):
+        while True:
+            self._now.wait(self.settings.tick)
+            self._now.clear()
+            if self._leaving:
+                return
             self._tick_once()
 
     def _tick_once(self) -> None:
@@ -135,7 +141,10 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)  # it leaves after its worker, not before
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    order = json.loads(_first_line(sys.stdin.fileno()))
+    line = _first_line(sys.stdin.fileno())
+    if not line:  # the worker has died before it could say what to do
+        return 0
+    order = json.loads(line)
 
     from queuekit.adapters import load_adapter
     from queuekit.settings import Settings

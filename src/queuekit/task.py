@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeAlias
 from typing_extensions import ParamSpec, TypeVar
 
 from queuekit.errors import ConfigError
-from queuekit.message import ID_PATTERN, QUEUE_PATTERN
+from queuekit.message import ID_PATTERN, MAX_TIMEOUT, QUEUE_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from types import CodeType
 
     from queuekit.handle import Job
     from queuekit.payload import Codec
@@ -35,6 +36,8 @@ C = TypeVar("C", default=Any)
 Seconds: TypeAlias = float | timedelta
 
 _registry: dict[str, Task[..., Any, Any]] = {}
+_scopes: dict[str, CodeType] = {}  # the code of the module that declared it
+_MAIN: Final = {"__main__", "__mp_main__"}  # the second: as multiprocessing imports it into a spawned process
 _NO_ROOM: Final = "Declare it at the top of a module, or give it a name that every process knows: @agent_task(name=...)"
 
 
@@ -313,6 +316,8 @@ def agent_task(
         ConfigError: a function that no worker could find by its name, a name that is taken, a value that cannot be.
     """
 
+    scope = sys._getframe(1).f_code  # noqa: SLF001  # of the module that declares it
+
     def declare(fn: Callable[..., Any]) -> Task[..., Any, Any]:
         if not inspect.isfunction(fn):
             raise ConfigError(f"@agent_task takes a function (def or async def), not {fn!r}")
@@ -339,16 +344,16 @@ def agent_task(
             priority=_priority(priority, where),
             private=private,
         )
-        _register(task)
+        _register(task, scope)
         return task
 
     return declare if fn is None else declare(fn)
 
 
-def _register(task: Task[..., Any, Any]) -> None:
+def _register(task: Task[..., Any, Any], scope: CodeType) -> None:
     for name in (task.name, *task.aliases):
         other = _registry.get(name)
-        if other is not None and not _same_definition(other.fn, task.fn):
+        if other is not None and not _same_definition(other.fn, task.fn, anew=_scopes.get(name) is not scope):
             code = other.fn.__code__
             raise ConfigError(
                 f"two tasks of the name {name!r}: the other one is at {code.co_filename}:{code.co_firstlineno}. "
@@ -356,13 +361,16 @@ def _register(task: Task[..., Any, Any]) -> None:
             )
     for name in (task.name, *task.aliases):
         _registry[name] = task
+        _scopes[name] = scope
 
 
-def _same_definition(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """A module that was executed again: reloaded, or run as a script and imported as well."""
+def _same_definition(one: Callable[..., Any], other: Callable[..., Any], *, anew: bool) -> bool:
+    """A module that was executed again: reloaded, or run as a script and imported as well. Where it was compiled
+    `anew`, somebody may have edited it, and the function need not be in the same line."""
     a, b = inspect.unwrap(one).__code__, inspect.unwrap(other).__code__
-    place = (a.co_filename, a.co_firstlineno, a.co_qualname)
-    return place == (b.co_filename, b.co_firstlineno, b.co_qualname) and "<locals>" not in a.co_qualname
+    if (a.co_filename, a.co_qualname) != (b.co_filename, b.co_qualname) or "<locals>" in a.co_qualname:
+        return False
+    return anew or a.co_firstlineno == b.co_firstlineno
 
 
 def _name_of(fn: Callable[..., Any]) -> tuple[str, str | None]:
@@ -374,29 +382,27 @@ def _name_of(fn: Callable[..., Any]) -> tuple[str, str | None]:
         raise ConfigError(f"{where}: a function inside a function cannot be found by a worker. {_NO_ROOM}")
     if "." in qualname:
         raise ConfigError(f"{where}: a method has a self that cannot travel. {_NO_ROOM}")
-    if fn.__module__ != "__main__":
+    if fn.__module__ not in _MAIN:
         return f"{fn.__module__}.{qualname}", None
     unimportable = _unimportable_main(fn)
-    return f"{_main_module() if unimportable is None else '__main__'}.{qualname}", unimportable
+    return f"{_main_module(fn) if unimportable is None else '__main__'}.{qualname}", unimportable
 
 
 def _unimportable_main(fn: Callable[..., Any]) -> str | None:
-    if fn.__module__ != "__main__":
+    if fn.__module__ not in _MAIN:
         return None
-    main = sys.modules.get("__main__")
-    path = getattr(main, "__file__", None)
+    path = fn.__globals__.get("__file__")
     if path is None or not Path(path).is_file():
         return "an interactive session, standard input or -c"
     return None
 
 
-def _main_module() -> str:
+def _main_module(fn: Callable[..., Any]) -> str:
     """The name under which a worker imports what runs here as __main__."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
+    spec = fn.__globals__.get("__spec__")
     if spec is not None:  # python -m package.module
         return str(spec.name)
-    path = getattr(main, "__file__", None)
+    path = fn.__globals__.get("__file__")
     return Path(path).stem if path is not None else "__main__"
 
 
@@ -409,6 +415,8 @@ def _seconds(name: str, value: Seconds, where: str, *, zero: bool = False) -> fl
         raise ConfigError(f"{name}={value!r} in {where}: seconds as a number, or a timedelta")
     if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
         raise ConfigError(f"{name}={value!r} in {where}: must be {'0 or more' if zero else 'more than 0'} seconds")
+    if seconds >= MAX_TIMEOUT:
+        raise ConfigError(f"{name}={value!r} in {where}: must be less than {MAX_TIMEOUT:.0f} seconds (31 years)")
     return float(seconds)
 
 
@@ -422,6 +430,8 @@ def _aware(name: str, value: datetime, where: str) -> datetime:
         raise ConfigError(f"{name}={value!r} in {where}: a datetime")
     if value.tzinfo is None:
         raise ConfigError(f"{name}={value!r} in {where}: a moment needs a time zone: datetime.now(timezone.utc)")
+    if not 1970 < value.year < 9000:  # so that it is one on every clock, and in every zone
+        raise ConfigError(f"{name}={value!r} in {where}: a moment between the years 1971 and 8999")
     return value.astimezone(UTC)
 
 

@@ -29,9 +29,20 @@ def publish(store: Store, adapter: Adapter, route: str, taken: list[Taken]) -> N
             publications.append(Publication(Message.open(one.message), one.pseq, one.number, one.epoch))
         except InvalidMessage as error:  # recorded by a later version: its own stewards publish it
             log.warning("a job on %s cannot be published from here: %s", route, error)
-    if publications:
+    if not publications:
+        return
+    try:
         adapter.publish(publications)
-        store.published(route, [(one.message.id, one.pseq) for one in publications])
+    except ConnectionError:  # BrokerAway
+        raise
+    except Exception:
+        if len(publications) == 1:
+            log.exception("job %s cannot be published on %s", publications[0].message.id, route)
+            return
+        for one in taken:  # its neighbours can be
+            publish(store, adapter, route, [one])
+        return
+    store.published(route, [(one.message.id, one.pseq) for one in publications])
 
 
 class Ticker:

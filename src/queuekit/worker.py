@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Final
 
 from queuekit.execution import Execution
 from queuekit.processes import process_name
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 log = logging.getLogger("queuekit")
+
+LIVED: Final = 5.0  # seconds: a steward that ends sooner will do so again, and the next one waits
+LONGEST_PAUSE: Final = 10.0
 
 
 class Worker:
@@ -69,6 +73,7 @@ class Worker:
         self._steward: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
         self._pid = os.getpid()
+        self._born = self._pause = 0.0
         self._thread: threading.Thread | None = None
         self._find = find
 
@@ -105,40 +110,62 @@ class Worker:
             self.renew()
         except StoreAway as error:
             log.warning("the store is away; the worker goes on and waits for it: %s", error)
+        self._pid = os.getpid()
+        _started.add(self)
         self._start_steward()
-        os.register_at_fork(after_in_child=self._after_fork)
 
     def _start_steward(self) -> None:
+        """Raises OSError: no memory, no descriptors, too many processes."""
+        self._born = time.monotonic()
         read, write = os.pipe()
         environ = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
-        self._steward = subprocess.Popen(
-            [sys.executable, "-m", "queuekit.steward"],
-            stdin=read,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            env=environ,
-        )
-        os.close(read)
-        order = {"settings": self.settings.to_json(), "worker": self.name, "parent": process_name()}
-        os.write(write, json.dumps(order).encode() + b"\n")
         # It stays open for as long as this process lives: end of file is how the steward sees its death.
         self._pipe = write
+        try:
+            self._steward = subprocess.Popen(
+                # -P: a file of the user's in the current folder is no module of the steward's.
+                [sys.executable, "-P", "-m", "queuekit.steward"],
+                stdin=read,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                env=environ,
+            )
+        except BaseException:
+            self._close_pipe()
+            raise
+        finally:
+            os.close(read)
+        order = {"settings": self.settings.to_json(), "worker": self.name, "parent": process_name()}
+        try:
+            os.write(write, json.dumps(order).encode() + b"\n")
+        except BrokenPipeError:  # it has ended already: watch() sees to it
+            log.warning("the steward ended at once")
 
-    def _after_fork(self) -> None:
+    def _close_pipe(self) -> None:
         if self._pipe is not None:  # once: the number will be used again
-            os.close(self._pipe)
-            self._pipe = None
-        self._steward = None
+            pipe, self._pipe = self._pipe, None
+            os.close(pipe)
+
+    def after_fork(self) -> None:
+        """In a forked child: the steward waits for the end of the parent, and the child must not stand for it."""
+        self._close_pipe()
 
     def watch(self) -> None:
         """Start another steward where it has died. Cheap: call it each half second or so."""
         if self._steward is None or os.getpid() != self._pid or self._steward.poll() is None:
             return
+        lived = time.monotonic() - self._born
+        if lived > LIVED:
+            self._pause = 0.0
+        if lived < self._pause:
+            return
+        self._pause = min(max(0.5, 2 * self._pause), LONGEST_PAUSE)
         log.warning("the steward has ended (%s): starting another", self._steward.returncode)
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
-        self._start_steward()
+        self._close_pipe()
+        try:
+            self._start_steward()
+        except OSError as error:  # the next call tries again
+            log.warning("no steward could be started, without which nothing is retried: %s", error)
 
     def watch_in_thread(self) -> None:
         """watch() each half second, for engines whose worker does not fork after its start."""
@@ -150,3 +177,14 @@ class Worker:
 
         self._thread = threading.Thread(target=loop, name="queuekit-minder", daemon=True)
         self._thread.start()
+
+
+_started: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for worker in list(_started):
+        worker.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)  # once: nobody can take a hook back

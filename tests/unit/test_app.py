@@ -100,6 +100,14 @@ def test_the_memory_clock_is_for_memory_alone(app: App) -> None:
     assert app.run_until_idle() == 0
 
 
+def test_a_tick_that_is_too_long_for_the_lease_is_refused() -> None:
+    pytest.importorskip("rq")
+    settings = {"backend": "rq", "broker_url": "redis://127.0.0.1:1/0"}
+    with pytest.raises(ConfigError, match=r"tick=0.5 \(default\) is too long for lease=2 \(Settings\(\)\)"):
+        _ = App(Settings(**settings, lease=2)).settings
+    assert App(Settings(**settings, lease=3)).settings.lease == 3
+
+
 # ---- enqueue when things are away --------------------------------------------------------------------------------------
 
 

@@ -499,3 +499,188 @@ def test_async_tasks_share_one_loop(bench: Bench, monkeypatch: pytest.MonkeyPatc
     assert isinstance(first, Succeeded)
     assert isinstance(second, Succeeded)
     assert first.value == second.value  # one loop for the process
+
+
+# ---- what a task may do to its worker ------------------------------------------------------------------------------
+
+
+def in_time(work: Callable[[], Any]) -> Any:
+    """In a thread, so that what hangs fails."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert found, "it hangs"
+    return found[0]
+
+
+def adeed(deed: Callable[[], Any]) -> Callable[[], Any]:
+    async def run() -> Any:
+        found = deed()
+        return await found if asyncio.iscoroutine(found) else found
+
+    return run
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_async_task_that_exits_takes_neither_its_attempt_nor_the_loop_along(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setitem(DEEDS, "exit", adeed(fails(error)))
+    monkeypatch.setitem(DEEDS, "return", adeed(lambda: 7))
+    outcome = in_time(lambda: bench.run("exit", task="execution.ado"))
+    assert isinstance(outcome, Retried)
+    assert bench.attempts() == [(1, "retried", Category.lost, 0.0)]
+    assert in_time(lambda: bench.run(task="execution.ado", id="k")) == Succeeded(7, "7")
+
+
+def test_an_async_task_that_stops_the_loop_stops_nobody_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEEDS, "stop", adeed(lambda: asyncio.get_running_loop().stop()))
+    monkeypatch.setitem(DEEDS, "return", adeed(lambda: 7))
+    assert in_time(lambda: bench.run("stop", task="execution.ado")) == Succeeded(None, "null")
+    assert in_time(lambda: bench.run(task="execution.ado", id="k")) == Succeeded(7, "7")
+
+
+def test_a_blocked_loop_does_not_hold_an_attempt_over_its_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the coroutine start when nobody waits for it any more, without a fence."""
+    from queuekit.loops import process_loop
+
+    begun, blocked, free = [], threading.Event(), threading.Event()
+    monkeypatch.setitem(DEEDS, "begin", adeed(lambda: begun.append(1)))
+    monkeypatch.setattr("queuekit.execution.SWALLOWED", 0.05)
+    process_loop().call_soon_threadsafe(lambda: blocked.set() or free.wait(20))  # type: ignore[func-returns-value]
+    blocked.wait(10)
+    try:
+        outcome = in_time(lambda: bench.run("begin", task="execution.ado", timeout=0.05))
+    finally:
+        free.set()
+    assert isinstance(outcome, Retried)
+    assert bench.attempts()[0][:3] == (1, "retried", Category.time_limit)
+    settled = threading.Event()
+    process_loop().call_soon_threadsafe(settled.set)
+    settled.wait(10)
+    assert begun == []
+
+
+def test_an_error_whose_text_ends_the_process_ends_the_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise SystemExit(1)
+
+    monkeypatch.setitem(DEEDS, "hostile", fails(Hostile()))
+    assert isinstance(bench.run("hostile"), Failed)
+    assert bench.attempts() == [(1, "failed", Category.unknown, None)]
+
+
+def test_text_that_is_no_valid_unicode_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEEDS, "half", fails(TypeError("\ud800")))
+    assert isinstance(bench.run("half"), Failed)
+    record = bench.store.get("j")
+    assert record is not None
+    assert record.attempts()[0].error_message == "\ud800"
+
+
+def test_private_values_stay_out_of_what_cannot_be_encoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = bench.job(private=True)
+    bench.store._jobs["j"].message = replace(bench.message, args=[{"password": "hunter2"}]).seal()
+    outcome = bench.execution.execute(delivery)
+    assert isinstance(outcome, Failed)
+    record = bench.store.get("j")
+    assert record is not None
+    assert "what" in outcome.reason  # the parameter is named
+    assert "hunter2" not in f"{outcome.reason} {record.reason} {record.attempts()!r}"
+
+
+# ---- plans, policies and versions ----------------------------------------------------------------------------------
+
+
+def test_a_crash_before_the_first_failure_does_not_use_up_the_time_for_retries(bench: Bench) -> None:
+    policy = RetryPolicy([RetryRule(ConnectionError, Backoff.fixed(5))], max_attempts=9, max_elapsed=60).to_dict()
+    delivery = bench.job("connection", retry=policy)
+    held(bench, delivery)
+    bench.store.leave("w")
+    bench.clock.advance(1)
+    assert isinstance(bench.execution.execute(delivery), Retried)
+    bench.clock.advance(50)
+    assert isinstance(bench.execution.execute(delivery), Retried)
+    bench.clock.advance(50)
+    assert isinstance(bench.execution.execute(delivery), Failed)  # and counts from the first that was seen
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [{"version": 2}, {"retry": "a policy of other settings"}, {"retry": {"from": "a later version"}}],
+)
+def test_what_this_worker_cannot_read_is_handed_back(bench: Bench, recorded: dict[str, Any]) -> None:
+    delivery = bench.job()
+    bench.store._jobs["j"].message = replace(bench.message, **recorded).seal()
+    own = replace(delivery, bell=replace(delivery.bell, own_policy="retry" in recorded))
+    outcome = bench.execution.execute(own)
+    assert isinstance(outcome, Released)
+    assert "cannot run it" in outcome.reason
+    assert bench.store._jobs["j"].attempt == 0
+    bench.clock.advance(4000)
+    assert isinstance(bench.execution.execute(own), Failed)
+
+
+def test_the_grace_of_an_unknown_task_counts_from_the_first_hand_back(bench: Bench) -> None:
+    delivery = bench.job(task="execution.nobody_knows")
+    bench.clock.advance(7 * 86400)  # it waited in a queue, or was scheduled for today
+    assert isinstance(bench.execution.execute(delivery), Released)
+    bench.clock.advance(1800)
+    assert isinstance(bench.execution.execute(delivery), Released)
+    bench.clock.advance(1801)
+    assert isinstance(bench.execution.execute(delivery), Failed)
+
+
+# ---- interrupts and leaks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["execution.do", "execution.ado"])
+def test_nothing_starts_once_the_worker_was_interrupted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """A signal may come between the claim and the code: nobody would be there to be told."""
+    begun: list[int] = []
+    monkeypatch.setitem(DEEDS, "begin", (lambda: begun.append(1)) if task == "execution.do" else adeed(asyncio.Event().wait))
+    delivery = held(bench, bench.job("begin", task=task))
+    bench.stopping.set()
+    bench.execution.interrupt_running()
+    assert isinstance(in_time(lambda: bench.execution.run(delivery)), Released)
+    assert begun == []
+
+
+def test_a_cancelled_task_may_take_its_time_to_clean_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queuekit.execution.Attendant.EVERY", 0.01)
+    cleaned = []
+
+    async def waits() -> None:
+        bench.store.cancel("j", "enough")
+        try:
+            await asyncio.sleep(20)
+        finally:
+            await asyncio.sleep(0.2)
+            cleaned.append(1)
+
+    monkeypatch.setitem(DEEDS, "wait", waits)
+    assert bench.run("wait", task="execution.ado") == Ended("enough")
+    assert cleaned == [1]
+
+
+def test_an_execution_leaves_no_thread_and_no_hook_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+    import weakref
+
+    monkeypatch.setattr("queuekit.execution.Attendant.EVERY", 0.01)
+    bench.run()
+    thread, gone = bench.execution.attendant._thread, weakref.ref(bench.execution.attendant)
+    if thread is not None:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert bench.run(id="k") == Succeeded(7, "7")  # and another is started
+    thread = bench.execution.attendant._thread
+    if thread is not None:
+        thread.join(10)
+    del bench.execution
+    gc.collect()
+    assert gone() is None

@@ -561,7 +561,7 @@ def test_a_model_that_says_how_its_bytes_travel_is_heard() -> None:
 
 
 def test_without_the_switch_for_bytes_in_models_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queuekit.payload._with_base64_models", lambda schema: None)  # as with an older pydantic
+    monkeypatch.setattr("queuekit.payload.wires._with_base64_models", lambda schema: None)  # as with an older pydantic
     assert "val_json_bytes to 'base64'" in refusal(Page, Page(number=1, raw=b"\xff"))
     assert there_and_back(Page, Page(number=1, raw="é".encode())) == Page(number=1, raw="é".encode())
 

@@ -19,9 +19,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from queuekit import settings as module
 from queuekit.errors import ConfigError
-from queuekit.settings import Settings, installed_backends, load, redact, require_backend
+from queuekit.settings import Settings, backends, installed_backends, load, redact, require_backend
 
 NAMES = [field.name for field in dataclasses.fields(Settings)]
 # Two good values for each setting, neither of them its default, as a person would write them in code.
@@ -265,6 +264,7 @@ class TestValues:
             ("lease", True, "seconds as a number"),
             ("lease", float("nan"), "seconds as a number"),
             ("lease", "inf", "seconds as a number"),
+            ("lease", 10**400, "seconds as a number"),
             ("lease", "soon", "seconds as a number"),
             ("lease", None, "seconds as a number"),
             ("grace", -0.1, "0 seconds or more"),
@@ -483,8 +483,8 @@ class TestAsAWhole:
 
 class TestBackends:
     def with_installed(self, monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:
-        monkeypatch.setattr(module, "_installed", lambda name: name == "memory" or name in engines)
-        monkeypatch.setattr(module, "_plugins", list)
+        monkeypatch.setattr(backends, "_installed", lambda name: name == "memory" or name in engines)
+        monkeypatch.setattr(backends, "_plugins", list)
 
     def test_none_is_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.with_installed(monkeypatch, "rq")
@@ -508,7 +508,7 @@ class TestBackends:
         assert require_backend(Settings(backend="memory")) == "memory"
 
     def test_an_adapter_of_another_package_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "_plugins", lambda: ["huey"])
+        monkeypatch.setattr(backends, "_plugins", lambda: ["huey"])
         assert require_backend(Settings(backend="huey")) == "huey"
         assert installed_backends()["huey"] is True
         with pytest.raises(ConfigError, match="did you mean 'huey'"):

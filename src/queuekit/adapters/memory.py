@@ -12,8 +12,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from queuekit.adapters import Capabilities, Pool
-from queuekit.errors import ConfigError
-from queuekit.execution import Delivery, Execution
+from queuekit.errors import ConfigError, QueuekitError
+from queuekit.execution import Delivery, Execution, Failed, Retried
+from queuekit.loops import on_process_loop
 from queuekit.store.memory import MemoryStore
 from queuekit.ticks import Ticker
 
@@ -83,10 +84,12 @@ class MemoryAdapter:
     # ---- the Adapter protocol ---------------------------------------------------------------------------------------
 
     def publish(self, publications: Sequence[Publication]) -> None:
-        self._broker.extend(publications)
+        with self._lock:
+            self._broker.extend(publications)
 
     def depth(self, route: str) -> int | None:
-        return sum(one.message.route == route for one in self._broker)
+        with self._lock:
+            return sum(one.message.route == route for one in self._broker)
 
     def native(self, task: Task[..., Any, Any]) -> Any:
         return task.fn
@@ -104,22 +107,31 @@ class MemoryAdapter:
 
     def run_next(self, *, wait: bool = True) -> bool:
         """Run one delivery. With `wait` the clock jumps to the next due job where none is ready. False: nothing ran."""
+        assert self._execution is not None, "serve() was not called"
         with self._lock:
+            self._renew()  # however far the clock has jumped, this process lives
             self._ticker.tick()
             if not self._broker:
                 due = self.store.next_due() if wait else None
                 if due is None:
                     return False
                 self.clock.advance_to(due)
+                self._renew()
                 self._ticker.tick()
             if not self._broker:
                 return False
             best = max(one.message.priority for one in self._broker)
             publication = next(one for one in self._broker if one.message.priority == best)
+            message = publication.message
+            if on_process_loop():
+                raise QueuekitError(
+                    f"job {message.id} cannot run while an async task waits for it without await: it blocks the loop "
+                    "that all async tasks share. Use `await job.aresult()`"
+                )
             self._broker.remove(publication)
-        assert self._execution is not None, "serve() was not called"
-        message = publication.message
-        self._execution.execute(Delivery(publication.doorbell, message.args, message.kwargs))
+        outcome = self._execution.execute(Delivery(publication.doorbell, message.args, message.kwargs))
+        if isinstance(outcome, (Retried, Failed)) and isinstance(outcome.error, KeyboardInterrupt):
+            raise outcome.error  # it is the caller who pressed the key
         return True
 
     def run_until_idle(self, *, wait: bool = True) -> int:

@@ -43,7 +43,12 @@ def cli() -> None:
 @click.option("--queues", metavar="A,B", help="The queues to serve. All that the tasks name by default.")
 @click.option("--pool", metavar="NAME", help="How the engine runs tasks, in its own word: prefork, threads, ...")
 @click.option("--dev", is_flag=True, help="Bring a server in ./.queuekit, and start again when a file changes.")
-@click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
+@click.option(
+    "--log-level",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
+)
 def worker(modules: tuple[str, ...], dev: bool, log_level: str, **options: Any) -> None:
     """Run a worker for the tasks that the modules declare.
 

@@ -42,11 +42,16 @@ def run(modules: Sequence[str], *, log_level: str, options: Mapping[str, Any]) -
 
 def _supervise(command: list[str], environ: dict[str, str]) -> int:
     stopping = False
+    told: set[int] = set()
 
     def stop(signum: int, frame: object) -> None:
         nonlocal stopping
         stopping = True
+        tell()
+
+    def tell() -> None:
         if worker.poll() is None:
+            told.add(worker.pid)
             worker.send_signal(signal.SIGTERM)
 
     parent = os.getpid()
@@ -80,6 +85,8 @@ def _supervise(command: list[str], environ: dict[str, str]) -> int:
             click.echo(f"the worker ended ({worker.returncode}): it starts again when a file changes")
             while _stamps(Path.cwd()) == seen and not stopping:
                 time.sleep(LOOK)
+    if worker.pid not in told:  # it was just being started
+        tell()
     return worker.wait()
 
 

@@ -27,7 +27,7 @@ def run(modules: Sequence[str], *, dev: bool, log_level: str, options: Mapping[s
     from queuekit import app as apps
     from queuekit.settings import load
 
-    queues = tuple(name for name in (options.get("queues") or "").split(",") if name)
+    queues = tuple(name.strip() for name in (options.get("queues") or "").split(",") if name.strip())
     app = apps.App(load(cli={**options, "queues": queues}))
     apps.use_default(app)
     _ = app.settings  # what is wrong with them is said before the user's code is imported

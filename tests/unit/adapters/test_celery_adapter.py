@@ -282,7 +282,7 @@ def test_a_doorbell_passes_and_only_its_own_words_count(gate: GatedConsumer) -> 
     gate._admit(message)
     assert message.headers["task"] == "mod.task"
     assert message.headers["timelimit"] == [7.5, None]
-    assert [message.headers[name] for name in ("eta", "expires", "group", "stamped_headers")] == [None] * 4
+    assert message.headers.keys().isdisjoint({"eta", "expires", "group", "stamped_headers"})
 
 
 def test_a_task_that_is_not_known_here_goes_to_the_execution_all_the_same(gate: GatedConsumer) -> None:

@@ -71,8 +71,8 @@ class Transport(redis.Transport):  # type: ignore[misc]
     def _deliver(self, message: Any, queue: str) -> None:
         self.has_read = True
         try:
-            channel = self.channels[0]
-            found: Any = channel.Message(message, channel=channel)
+            channel: Any = next(iter(self.channels or ()))
+            found = channel.Message(message, channel=channel)
             _ = found.delivery_info["exchange"], found.delivery_info["routing_key"], found.headers.items()
         except Exception as error:  # whatever kombu stumbles over in an envelope that it did not write
             self.put_aside(message, f"its envelope cannot be read: {type(error).__name__}: {error}")

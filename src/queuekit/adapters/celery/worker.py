@@ -34,6 +34,7 @@ __all__ = ["run"]
 
 log = logging.getLogger("queuekit.celery")
 
+SHOWN: Final = ("lang", "id", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin")  # headers for monitors
 HAND_BACK: Final = signal.SIGQUIT  # tells a process that runs user code that the grace is over
 HANDING_BACK: Final = 2.0  # seconds that user code has to end then
 LEAVING: Final = 4.5  # seconds after the grace at which the process ends in any case
@@ -54,7 +55,7 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         def gate(message: Any) -> None:
             try:
                 self._admit(message)
-            except InvalidMessage as error:
+            except Exception as error:  # an InvalidMessage, or a value that nobody thought of
                 self._put_aside(message, str(error))
             else:
                 deliver(message)
@@ -62,8 +63,8 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         return gate
 
     def _admit(self, message: Any) -> None:
-        """Raises InvalidMessage. Celery is told what the doorbell says: a forged header chooses no other task, no
-        callback, time or limit."""
+        """Raises an error that says why not. Celery is told what the doorbell says: a forged header chooses no other
+        task, no callback, time or limit."""
         headers = message.headers
         if not isinstance(headers, dict) or HEADER not in headers:
             raise InvalidMessage(f"it has no header {HEADER!r}: nobody published it through queuekit")
@@ -79,10 +80,14 @@ class GatedConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
                 raise InvalidMessage("its body is not [args, kwargs, {}]")
         if headers.get("task") != bell.task or not isinstance(headers.get("id"), str):
             raise InvalidMessage("its headers name another task than its doorbell, or no id")
-        if not isinstance(self.tasks.get(bell.task), DoorbellTask):
-            headers.update(task=UNKNOWN, shadow=bell.task)
-        headers.update(eta=None, expires=None, group=None, stamped_headers=None)
-        headers["timelimit"] = [None if bell.timeout is None else bell.timeout + BACKSTOP, None]
+        ours = isinstance(self.tasks.get(bell.task), DoorbellTask)
+        message.headers = {
+            **{name: headers[name] for name in SHOWN if isinstance(headers.get(name), str)},
+            "task": bell.task if ours else UNKNOWN,
+            "shadow": None if ours else bell.task,
+            "timelimit": [None if bell.timeout is None else bell.timeout + BACKSTOP, None],
+            HEADER: headers[HEADER],
+        }
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         self._put_aside(message, f"its body cannot be read: {exc}")
@@ -194,10 +199,16 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
         without_mingle=True,
         without_gossip=True,
     )
-    stop = _Stop(worker, lambda: controller.pool.info.get("processes", []) if controller.pool else [])
+
+    def children() -> list[int]:
+        try:
+            return list(controller.pool.info["processes"])
+        except (AttributeError, KeyError):  # a pool without, or one that has ended
+            return []
 
     def leave_logging_alone(**_: Any) -> None: ...
 
+    stop = _Stop(worker, children)
     signals.setup_logging.connect(leave_logging_alone, weak=False)
     DoorbellTask.worker, DoorbellTask.in_child = worker, staticmethod(stop.in_child)
     signal.signal(signal.SIGTERM, stop)

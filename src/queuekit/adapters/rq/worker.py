@@ -77,8 +77,11 @@ class DoorbellQueue(Queue):
             job = DoorbellJob(raw.decode(), connection=connection, serializer=JSONSerializer)
             job.refresh()
             job.delivery()
-        except redis.RedisError:
-            raise
+        except redis.RedisError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            cls.worker.quarantine(said, f"an RQ job that cannot be read: {error}")
+            return None
         except Exception as error:
             if isinstance(error, (InvalidMessage, UnicodeDecodeError)) or connection.exists(f"rq:job:{said}"):
                 fields = connection.hgetall(f"rq:job:{said}") if said.isprintable() else {}

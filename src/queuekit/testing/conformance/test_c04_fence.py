@@ -44,15 +44,19 @@ class TestC4:
         assert len(workers.journal.entries(job.id, "start")) == 1
         assert all(workers.ended(one).status == "succeeded" for one in blocker)
 
-    def test_delivered_again_while_it_runs(self, workers: WorkerBench) -> None:
+    def test_delivered_again_while_it_runs(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """There is a second worker, free to take what comes."""
+        bench = new_bench()
+        bench.start_worker()
+        bench.start_worker()
         for task in (tasks.sleep, tasks.sleep_async):
             job = task.enqueue(1.5)
-            workers.started(job)
-            workers.ring(workers.publication(job), times=2)
-            assert [one.outcome for one in workers.ended(job).attempts] == ["succeeded"]
-            workers.settle()
+            bench.started(job)
+            bench.ring(bench.publication(job), times=4)
+            assert [one.outcome for one in bench.ended(job).attempts] == ["succeeded"]
+            bench.settle()
             assert job.result(timeout=0) == "slept"
-            assert len(workers.journal.entries(job.id, "start")) == 1
+            assert len(bench.journal.entries(job.id, "start")) == 1
 
     def test_delivered_again_while_it_waits(self, bench: Bench) -> None:
         job = tasks.without_policy.enqueue(["retry-after:1"])

@@ -23,7 +23,7 @@ NOW = "2026-01-01T00:00:00.000000Z"
 def messages(settings: Settings, queue: str, ran: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
     assert settings.broker_url is not None
     client = redis.Redis.from_url(settings.broker_url)
-    key = f"rq:queue:queuekit.{settings.namespace}.{queue}"
+    key = f"rq:queue:queuekit.{settings.namespace}.{queue}.p0"
 
     def push(id: str | bytes, **fields: Any) -> Callable[[], object]:
         def put() -> None:

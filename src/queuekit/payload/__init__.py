@@ -1,0 +1,195 @@
+"""Typed arguments and results of a task <-> JSON, through pydantic.
+
+What a task receives is what the caller gave: the same values, of the same types. A value that JSON would change on the
+way (a tuple that comes back as a list, a field that is dropped, a NaN that becomes null) is refused before anything is
+written, with the parameter's name and a remedy.
+
+- An annotated value must already be of its declared type (pydantic's strict mode); only an int may stand for a float,
+  as it does for a type checker. What a declared constraint does to it (`StringConstraints(strip_whitespace=True)`) is
+  wanted, and stays.
+- Without an annotation (or with Any, or object) a value is JSON as it stands: None, bool, int, float, str, list, dict
+  with str keys.
+- Every value is decoded again at encoding, and compared: types that look right can still lose data (a subclass's own
+  fields, a serializer that masks, a union whose members look alike in JSON). This costs about as much as the encoding
+  itself, which is little beside a round trip to a broker, and a refusal at enqueue is worth far more than a wrong value
+  in a worker.
+- Bytes travel as base64. A datetime keeps its instant and its UTC offset; the name of its zone does not travel.
+
+pydantic is imported at the first use of an annotated value, never by importing this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeAlias, Unpack, get_origin
+
+from queuekit.errors import ConfigError, PayloadError
+from queuekit.payload.signatures import RETURN, Signature
+from queuekit.payload.text import MAX_DEPTH, explained, name_of, text_of
+from queuekit.payload.wires import PlainWire, TypedWire, dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from queuekit.payload.wires import Wire
+
+__all__ = ["JSON", "MAX_DEPTH", "Arguments", "Codec"]
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+DEFAULT_LIMIT = 1024 * 1024  # bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of one call as JSON values: positional ones stay positional, and defaults are not filled in."""
+
+    args: list[JSON]
+    kwargs: dict[str, JSON]
+
+
+class Codec:
+    """Typed arguments and result of one function <-> JSON. Safe to use from several threads.
+
+    Args:
+        fn: the function; its annotations are resolved at the first use of each, with the function's globals.
+        task: the task's name, for messages.
+        limit: the most bytes (of UTF-8 JSON) that all arguments together, or a result, may take.
+    """
+
+    def __init__(self, fn: Callable[..., Any], *, task: str, limit: int = DEFAULT_LIMIT) -> None:
+        self._task = task
+        self._limit = limit
+        self._signature = Signature(fn, task)
+        self._wires: dict[str, Wire] = {}
+
+    def check(self) -> None:
+        """Build the codec of every parameter and of the result.
+
+        Raises:
+            ConfigError: an annotation cannot be resolved, or its type cannot travel as JSON.
+        """
+        for name in self._signature.names():
+            self._wire(name)
+
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Encode a call's arguments.
+
+        Raises:
+            PayloadError: an argument is missing, unknown, of a wrong type, would not arrive as it is, or all together
+                are over the limit. `parameter` names it (the largest one, for the limit).
+            ConfigError: an annotation cannot be used at all.
+        """
+        by_place, by_name = self._signature.bind(args, kwargs, why="")
+        places = [(name, self._encode(name, name, value)) for name, value in zip(by_place, args, strict=True)]
+        named = {key: self._encode(name, key, kwargs[key]) for key, name in by_name.items()}
+        self._check_total(places, named)
+        return Arguments(
+            args=[self._parsed(name, text) for name, text in places],
+            kwargs={key: self._parsed(key, text) for key, text in named.items()},
+        )
+
+    def decode_arguments(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Decode recorded arguments into typed values for `fn(*args, **kwargs)`.
+
+        Raises:
+            PayloadError: they do not fit the function (any more). `parameter` names the first that does not.
+            ConfigError: an annotation cannot be used at all.
+        """
+        why = ", so the job was recorded for another version of the task"
+        by_place, by_name = self._signature.bind(args, kwargs, why=why)
+        places = [self._decode(name, name, value) for name, value in zip(by_place, args, strict=True)]
+        return tuple(places), {key: self._decode(name, key, kwargs[key]) for key, name in by_name.items()}
+
+    def encode_result(self, value: Any) -> str:
+        """Encode what the function returned, as JSON text.
+
+        Raises:
+            PayloadError: (parameter "return") it is of a wrong type, would not arrive as it is, or is over the limit.
+            ConfigError: the return annotation cannot be used at all.
+        """
+        return self._encode(RETURN, RETURN, value).decode()
+
+    def decode_result(self, text: str) -> Any:
+        """Decode a recorded result into its declared type.
+
+        Raises:
+            PayloadError: (parameter "return") it does not fit the return annotation (any more).
+            ConfigError: the return annotation cannot be used at all.
+        """
+        wire = self._wire(RETURN)
+        with self._refusing(RETURN, RETURN):
+            return wire.decode(text.encode())
+
+    # ---- one value --------------------------------------------------------------------------------------------------
+
+    def _encode(self, name: str, key: str, value: Any) -> bytes:
+        wire = self._wire(name)
+        with self._refusing(name, key):
+            text, checked = wire.encode(value)
+            if len(text) > self._limit:  # before the comparison, which would decode all of it
+                raise self._too_large(f"{self._signature.place(name, key)} is", len(text), key)
+            wire.verify(value, checked, text)
+            return text
+
+    def _decode(self, name: str, key: str, value: JSON) -> Any:
+        wire = self._wire(name)
+        with self._refusing(name, key):
+            return wire.decode(dumps(value))
+
+    def _parsed(self, key: str, text: bytes) -> Any:
+        with self._refusing(key, key):  # even good JSON can be too deep for the caller's stack
+            return json.loads(text)
+
+    @contextmanager
+    def _refusing(self, name: str, key: str) -> Iterator[None]:
+        """Turns whatever goes wrong with one value into a PayloadError: validators and serializers are of the user."""
+        try:
+            yield
+        except PayloadError:
+            raise
+        except Exception as exc:
+            raise PayloadError(f"{self._signature.place(name, key)}: {explained(exc)}", parameter=key) from exc
+
+    def _check_total(self, places: list[tuple[str, bytes]], named: dict[str, bytes]) -> None:
+        parts = [text for _, text in places] + [dumps(key) + b":" + text for key, text in named.items()]
+        size = sum(map(len, parts)) + len(parts) + len('{"args":[],"kwargs":{}}')
+        if parts and size > self._limit:
+            largest, _ = max([*places, *named.items()], key=lambda item: len(item[1]))
+            raise self._too_large(f"{self._task}: the arguments (the largest is {largest!r}) are", size, largest)
+
+    def _too_large(self, what: str, size: int, parameter: str) -> PayloadError:
+        return PayloadError(
+            f"{what} {size} bytes as JSON, over the limit of {self._limit} bytes; keep the data in a file, an object "
+            f"store or a database and send its key, or raise the setting payload_limit",
+            parameter=parameter,
+        )
+
+    def _wire(self, name: str) -> Wire:
+        wire = self._wires.get(name)
+        if wire is None:
+            # Two threads may build the same one at the same time: they are alike, and the later stays.
+            wire = self._wires[name] = self._build(name)
+        return wire
+
+    def _build(self, name: str) -> Wire:
+        result = name == RETURN
+        place = self._signature.place(name, name)
+        annotation = self._signature.annotation(name)
+        if any(annotation is open_type for open_type in (inspect.Parameter.empty, Any, object)):
+            return PlainWire(result=result)
+        if result and annotation in (Never, NoReturn):
+            annotation = None  # it only ever raises
+        if get_origin(annotation) is Unpack or getattr(annotation, "__unpacked__", False):
+            raise ConfigError(f"{place}: {annotation!r} is not supported; name each argument in the signature")
+        try:
+            return TypedWire(annotation)
+        except Exception as exc:  # a type's own __get_pydantic_core_schema__ can raise anything
+            raise ConfigError(
+                f"{place}: a value of type {name_of(annotation)} cannot travel as JSON ({text_of(exc)}); annotate "
+                f"{'the result' if result else 'the parameter'} with a pydantic model, a dataclass, a TypedDict or a "
+                f"builtin type, and build the rest inside of the task"
+            ) from exc

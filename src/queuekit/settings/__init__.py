@@ -1,0 +1,286 @@
+"""Settings: one list of fields, five places that a value may come from, and where each value came from.
+
+    command line  >  configure()  >  environment (QUEUEKIT_LEASE)  >  queuekit.toml or [tool.queuekit]  >  defaults
+
+The fields of `Settings` are that list: name, default, how to read a value, and its documentation stand together there.
+Values are read by plain functions and not by a validation library: the steward, a small process beside each worker,
+reads its settings too and has to stay small; and an error must say where the value stands, and never show a password.
+"""
+
+# RUF009 takes _setting() for a default that is computed; it is a field declaration, as dataclasses.field() is.
+# ruff: noqa: RUF009
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from queuekit.errors import ConfigError
+from queuekit.settings import readers
+from queuekit.settings.backends import installed_backends, require_backend
+from queuekit.settings.sources import Kept, Source, from_command_line, from_environment, from_files, gather, known
+from queuekit.settings.urls import AMQP, redact, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from queuekit.retry import RetryPolicy
+    from queuekit.settings.readers import Duration, Names, Policies
+    from queuekit.settings.sources import Place
+
+__all__ = ["Settings", "installed_backends", "load", "redact", "require_backend"]
+
+DAY = 86400.0
+
+_GET_A_BROKER = (
+    "(QUEUEKIT_BROKER_URL=redis://localhost:6379/0), or run `queuekit worker --dev MODULE` in this folder, "
+    "which brings a server of its own"
+)
+
+
+def _setting(default: Any, read: Callable[[Any], Any], doc: str) -> Any:
+    metadata = {"read": read, "doc": doc, "default": default}
+    # hash=False for a table: a dictionary has none, and two settings that differ in it alone may share one.
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, hash=False, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Settings:
+    """What queuekit has been told, frozen and checked.
+
+    `load()` reads all the places; `Settings(...)` takes only what it is given.
+
+    Durations are seconds, and accept a timedelta.
+
+    Raises:
+        ConfigError: a value that cannot be, or a name that is no setting; it says where it stands, and the near name.
+    """
+
+    backend: str | None = _setting(
+        None, readers.backend, "The engine: celery, rq, dramatiq, or memory (in this process). No default."
+    )
+    broker_url: str | None = _setting(
+        None,
+        readers.broker_url,
+        "Where the engine's messages travel: redis://, rediss://, unix:// or amqp://, amqps:// (RabbitMQ).",
+    )
+    store_url: str | None = _setting(
+        None,
+        readers.store_url,
+        "Where jobs are recorded: redis://, rediss:// or unix://. The broker's Redis by default.",
+    )
+    namespace: str = _setting(
+        "default", readers.namespace, "Keeps applications that share a Redis apart. Letters, digits, '_', '-'."
+    )
+    lease: Duration = _setting(
+        30.0, readers.some_seconds, "Seconds without a sign of life after which a worker counts as gone."
+    )
+    grace: Duration = _setting(
+        30.0, readers.seconds, "Seconds that running jobs have to end after SIGTERM, before they are handed back."
+    )
+    enqueue_timeout: Duration = _setting(
+        5.0, readers.some_seconds, "Seconds after which enqueue gives up on the store."
+    )
+    strict: bool = _setting(False, readers.flag, "Refuse at start what the engine cannot enforce, rather than say so.")
+    seed: str | int = _setting(
+        "queuekit",
+        readers.seed,
+        "Goes into the jitter of retry delays, as text: 7 and '7' are the same. The same seed, the same delays.",
+    )
+    payload_limit: int = _setting(
+        1024 * 1024, readers.count, "The most bytes that the encoded arguments, or the result, of a job may have."
+    )
+    result_ttl: Duration = _setting(DAY, readers.seconds, "Seconds that a result is kept.")
+    retention: Duration = _setting(7 * DAY, readers.seconds, "Seconds that the record of a finished job is kept.")
+    dead_letter_ttl: Duration = _setting(
+        30 * DAY, readers.seconds, "Seconds that a failed job is kept, with its arguments."
+    )
+    tick: Duration = _setting(0.5, readers.some_seconds, "Seconds between two looks for what is due or was lost.")
+    store_lost: Literal["quarantine", "adopt"] = _setting(
+        "quarantine",
+        readers.store_lost,
+        "What becomes of a message whose record went with the store's data: 'quarantine', or 'adopt' to run it.",
+    )
+    unknown_grace: Duration = _setting(
+        3600.0,
+        readers.seconds,
+        "Seconds that a job waits for a worker that knows its task, before it becomes a dead letter.",
+    )
+    retry: Policies = _setting(
+        {}, readers.policies, "Retry policies by name, for @agent_task(retry=NAME): [retry.NAME] in queuekit.toml."
+    )
+    concurrency: int | None = _setting(
+        None, readers.count, "How many jobs a worker runs at once. The engine's own default where not given."
+    )
+    queues: Names = _setting(
+        (), readers.names, "The queues that a worker serves. All that its tasks name where not given."
+    )
+    pool: str | None = _setting(
+        None,
+        readers.text,
+        "The kind of pool of the engine's worker, in the engine's own words. Its default where not given.",
+    )
+
+    if not TYPE_CHECKING:
+        # Type checkers see the constructor that the dataclass describes. This one differs in what it raises for an
+        # unknown name: a ConfigError with the near one, and not a TypeError.
+        def __init__(self, **values: Any) -> None:
+            _filled(self, [Source("Settings()", values, none_is_given=True)])
+
+    def source(self, name: str) -> str:
+        """Where the value of a setting came from: "environment QUEUEKIT_LEASE", a file's path, "default" and so on.
+
+        A single policy is asked for as "retry.NAME".
+        """
+        known(name.partition(".")[0], _FIELDS, "source()")
+        return self._sources.get(name, "default")
+
+    def replace(self, source: str = "replace()", /, **values: Any) -> Settings:
+        """A copy with some values changed, whose source is then `source`; the others keep theirs."""
+        kept = {name: getattr(self, name) for name in _FIELDS if name not in values}
+        return _filled(
+            object.__new__(Settings), [Source(source, values, none_is_given=True), Kept(kept, self._sources)]
+        )
+
+    @property
+    def resolved_store_url(self) -> str:
+        """Where jobs are recorded: store_url, or the broker's Redis.
+
+        Raises:
+            ConfigError: there is neither, or the broker is RabbitMQ, which cannot keep records.
+        """
+        if self.store_url is not None:
+            return self.store_url
+        if self.broker_url is None:
+            raise ConfigError(
+                "neither broker_url nor store_url is set, so there is nowhere to record a job. "
+                f"Set broker_url {_GET_A_BROKER}"
+            )
+        if self.broker_url.startswith(AMQP):
+            raise ConfigError(
+                f"store_url is not set, and the broker {redact(self.broker_url)} ({self.source('broker_url')}) cannot "
+                "keep records. Set store_url to a Redis or Valkey (QUEUEKIT_STORE_URL=redis://localhost:6379/0)"
+            )
+        return self.broker_url
+
+    def resolve(self) -> Settings:
+        """The settings, checked as a whole and with store_url filled in: for anything that is about to start work.
+
+        Raises:
+            ConfigError: no backend, or one that is not installed; no broker; no store; a broker that the engine cannot
+                use; a retry policy that cannot be read; a tick that is too long for the lease.
+        """
+        backend = require_backend(self)
+        for name in self.retry:
+            self.retry_policy(name)
+        if backend == "memory":
+            return self
+        if self.tick > self.lease / 6:
+            # A lease / 3 without a tick counts as a discontinuity, after which nothing is reaped for a lease.
+            raise ConfigError(
+                f"tick={self.tick:g} ({self.source('tick')}) is too long for lease={self.lease:g} "
+                f"({self.source('lease')}): give a lease of {self.tick * 6:g} s or more, or a shorter tick"
+            )
+        store_url = self.resolved_store_url
+        if self.broker_url is None:
+            raise ConfigError(
+                f"broker_url is not set, and the backend {backend!r} ({self.source('backend')}) needs one. "
+                f"Set it {_GET_A_BROKER}"
+            )
+        if backend == "rq" and self.broker_url.startswith(AMQP):
+            raise ConfigError(
+                f"broker_url={redact(self.broker_url)!r} ({self.source('broker_url')}): RQ runs on Redis or Valkey "
+                "only. Give a redis:// URL, or choose the backend celery or dramatiq"
+            )
+        if self.store_url is not None:
+            return self
+        return self.replace(f"broker_url, {self.source('broker_url')}", store_url=store_url)
+
+    def retry_policy(self, name: str) -> RetryPolicy:
+        """The retry policy of that name.
+
+        Raises:
+            ConfigError: there is none of that name, or its table cannot be read.
+        """
+        from queuekit.retry import RetryPolicy
+
+        if name not in self.retry:
+            have = f"are: {', '.join(sorted(self.retry))}" if self.retry else "are none"
+            raise ConfigError(
+                f"retry={name!r}: the settings have no policy of that name{readers.suggest(name, self.retry)} "
+                f"There {have}. Add [retry.{name}] to queuekit.toml, or [tool.queuekit.retry.{name}] to pyproject.toml"
+            )
+        try:
+            return RetryPolicy.from_dict(self.retry[name])
+        except (ConfigError, TypeError, ValueError, KeyError) as error:
+            raise ConfigError(f"retry policy {name!r} ({self.source(f'retry.{name}')}): {error}") from error
+
+    def to_json(self) -> str:
+        """The settings and their sources, passwords included: for a pipe to a child process, never for a log."""
+        import json
+
+        values = {name: getattr(self, name) for name in _FIELDS}
+        return json.dumps({"values": values, "sources": dict(self._sources)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The settings that `to_json()` wrote."""
+        import json
+
+        data = json.loads(text)
+        return _filled(object.__new__(cls), [Kept(data["values"], data["sources"])])
+
+    @property
+    def _sources(self) -> Mapping[str, str]:
+        sources: Mapping[str, str] = self.__dict__["_where"]
+        return sources
+
+    def __repr__(self) -> str:
+        shown = []
+        for name, field in _FIELDS.items():
+            value = getattr(self, name)
+            if value != field.metadata["default"]:
+                shown.append(f"{name}={show(name, value)}")
+        return f"Settings({', '.join(shown)})"
+
+
+_FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def _filled(settings: Settings, places: Sequence[Place]) -> Settings:
+    values, sources = gather(places, _FIELDS)
+    settings.__dict__.update(values, _where=sources)  # it is frozen
+    return settings
+
+
+def load(
+    cli: Mapping[str, Any] | None = None,
+    explicit: Mapping[str, Any] | None = None,
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the settings from everywhere: command line > configure() > environment > files > defaults.
+
+    Args:
+        cli: what the command line gave; None and () stand for an option that was not given.
+        explicit: what `configure()` gave; None unsets a setting.
+        cwd: the folder where the search for queuekit.toml and pyproject.toml begins; the current one by default.
+        environ: the environment; this process's own by default. An empty variable counts as not set.
+
+    Raises:
+        ConfigError: an unknown setting or a bad value in any of these places, or a file that is not TOML.
+    """
+    return _filled(
+        object.__new__(Settings),
+        [
+            from_command_line(cli or {}),
+            Source("configure()", explicit or {}, none_is_given=True),
+            from_environment(os.environ if environ is None else environ, _FIELDS),
+            *from_files(Path.cwd() if cwd is None else Path(cwd)),
+        ],
+    )

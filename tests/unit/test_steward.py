@@ -1,0 +1,379 @@
+"""The steward as a process, with a worker that has nothing else, on a server of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuekit import App, Settings, agent_task
+from queuekit.processes import is_alive, process_name
+from queuekit.steward import Steward
+from queuekit.store import Beat, StoreAway
+from queuekit.testing.servers import RedisServer, find_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+DEADLINE = 30.0
+LEASE = 60.0  # so long that whatever is seen here was not seen by it
+
+
+@agent_task(name="steward.nothing")
+def nothing() -> None: ...
+
+
+WORKER = """
+import json, os, sys, time
+from queuekit import App, Settings, agent_task
+from queuekit.execution import Delivery, Held
+from queuekit.message import Doorbell
+
+@agent_task(name="steward.nothing")
+def nothing() -> None: ...
+
+app = App(Settings.from_json(sys.argv[1]))
+worker = app.worker()
+worker.start()
+
+def claim(header):
+    held = worker.execution.claim(Delivery(Doorbell.from_header(header), [], {}))
+    assert isinstance(held, Held), held
+
+def forked(header):
+    pid = os.fork()
+    if not pid:
+        if header is not None:
+            claim(header)
+        time.sleep(600)
+    return pid
+
+for line in sys.stdin:
+    print(json.dumps(eval(line)), flush=True)
+"""
+
+
+class Parent:
+    """A worker process that does what it is told, line by line."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, settings.to_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.steward: int = self.do("worker._steward.pid")
+        self.pids = {self.steward}
+
+    def do(self, what: str) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> None:
+        self.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with suppress(BrokenPipeError):
+                stream.close()
+        for pid in self.pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    try:
+        binary = find_server("valkey")
+    except LookupError as error:
+        pytest.skip(str(error))
+    with RedisServer(binary, tmp_path_factory.mktemp("steward") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def app(server: RedisServer, request: pytest.FixtureRequest) -> Iterator[App]:
+    server.start()
+    settings = Settings(
+        backend="rq", broker_url=server.url, namespace=request.node.name[-40:].strip("_"), lease=LEASE, tick=0.05
+    )
+    app = App(settings)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def parent(app: App) -> Iterator[Parent]:
+    parent = Parent(app.settings)
+    yield parent
+    parent.end()
+
+
+def until(true: Callable[[], Any], what: str) -> None:
+    late = time.monotonic() + DEADLINE
+    while not true():
+        assert time.monotonic() < late, f"not within {DEADLINE:g} s: {what}"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    return not is_alive(f"{pid}:")
+
+
+def job(app: App) -> tuple[str, dict[str, Any]]:
+    """The id of a job that is queued, and its doorbell."""
+    with app.activate():
+        id = nothing.enqueue().id
+    record = app.store.get(id)
+    assert record is not None
+    bell = {
+        "v": 1, "id": id, "task": nothing.name, "pseq": record.pseq, "epoch": app.store.epoch(), "route": record.route,
+        "timeout": None, "own_policy": False, "private": False,
+    }  # fmt: skip
+    return id, bell
+
+
+def runs(app: App, id: str) -> list[str]:
+    record = app.store.get(id)
+    assert record is not None
+    return [attempt.outcome for attempt in record.attempts()]
+
+
+def in_broker(app: App) -> int:
+    return app.adapter.depth("rq:default:0") or 0
+
+
+def test_a_killed_worker_is_seen_at_once_and_its_job_published_again(app: App, parent: Parent) -> None:
+    id, bell = job(app)
+    before = in_broker(app)
+    parent.do(f"claim({bell!r})")
+    assert runs(app, id) == ["running"]
+    parent.kill()
+    until(lambda: runs(app, id) == ["lost"], "its attempt is lost")
+    until(lambda: in_broker(app) == before + 1, "its job is published again")
+    until(lambda: gone(parent.steward), "the steward leaves")
+
+
+def test_a_killed_child_is_seen_while_its_parent_lives(app: App, parent: Parent) -> None:
+    id, bell = job(app)
+    child = parent.do(f"forked({bell!r})")
+    parent.pids.add(child)
+    until(lambda: runs(app, id) == ["running"], "the child has claimed")
+    os.kill(child, signal.SIGKILL)  # a zombie: nobody waits for it
+    until(lambda: runs(app, id) == ["lost"], "its attempt is lost")
+    assert not gone(parent.steward)
+
+
+def test_a_child_that_outlives_its_parent_does_not_hide_its_death(app: App, parent: Parent) -> None:
+    id, bell = job(app)
+    parent.do(f"claim({bell!r})")
+    pipe = parent.do("os.readlink(f'/proc/self/fd/{worker._pipe}')")
+    child = parent.do("forked(None)")
+    parent.pids.add(child)
+    until(lambda: pipe not in {_link(child, fd) for fd in os.listdir(f"/proc/{child}/fd")}, "the child closes the pipe")
+    parent.kill()
+    until(lambda: runs(app, id) == ["lost"], "its attempt is lost")
+    until(lambda: gone(parent.steward), "the steward leaves")
+    assert not gone(child)
+
+
+def _link(pid: int, fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except FileNotFoundError:
+        return ""
+
+
+def test_a_killed_steward_is_started_again_and_does_its_work(app: App, parent: Parent) -> None:
+    id, bell = job(app)
+    parent.do(f"claim({bell!r})")
+    os.kill(parent.steward, signal.SIGKILL)
+    until(lambda: gone(parent.steward), "the steward is gone")
+    parent.do("worker.watch()")
+    second = parent.do("worker._steward.pid")
+    parent.pids.add(second)
+    assert second != parent.steward
+    assert runs(app, id) == ["running"]  # the worker's lease was not ended with its steward
+    parent.kill()
+    until(lambda: runs(app, id) == ["lost"], "its attempt is lost")
+    until(lambda: gone(second), "the second steward leaves")
+
+
+def test_signals_do_not_end_it_before_its_worker(app: App, parent: Parent) -> None:
+    parent.do("worker.renew()")
+    until(lambda: _ignores(parent.steward), "it has set its signals")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        os.kill(parent.steward, number)
+    id, bell = job(app)
+    parent.do(f"claim({bell!r})")
+    parent.kill()
+    until(lambda: runs(app, id) == ["lost"], "it goes on watching")
+    until(lambda: gone(parent.steward), "and leaves after its worker")
+
+
+def _ignores(pid: int) -> bool:
+    with open(f"/proc/{pid}/status") as status:
+        mask = next(int(line.split()[1], 16) for line in status if line.startswith("SigIgn"))
+    return bool(mask >> (signal.SIGQUIT - 1) & 1)
+
+
+def test_it_outlives_an_outage_of_store_and_broker(app: App, parent: Parent, server: RedisServer) -> None:
+    server.kill()
+    time.sleep(0.3)  # it finds that out, several times
+    assert not gone(parent.steward)
+    server.start()
+    with app.activate():
+        id = nothing.options(delay=0.1).enqueue().id
+    until(lambda: app.store.status(id) == "queued", "what is due is published")
+
+
+def test_a_worker_that_dies_while_the_store_is_away_is_told_of_when_it_is_back(
+    app: App, parent: Parent, server: RedisServer
+) -> None:
+    id, bell = job(app)
+    parent.do(f"claim({bell!r})")
+    server.kill()
+    parent.kill()
+    server.start()
+    until(lambda: runs(app, id) == ["lost"], "its attempt is lost")
+    until(lambda: gone(parent.steward), "the steward leaves")
+
+
+def test_a_worker_that_left_in_good_order_has_lost_nothing(app: App, parent: Parent) -> None:
+    id, bell = job(app)
+    parent.do(f"claim({bell!r})")
+    parent.do("worker.execution.release_running('x')")
+    parent.kill()
+    until(lambda: gone(parent.steward), "the steward leaves")
+    assert app.store.leave(parent_name(app)) == 0
+    assert "lost" in runs(app, id)  # claimed, never run: nobody attended to it
+
+
+def parent_name(app: App) -> str:
+    return "nobody"
+
+
+def test_without_a_worker_that_says_what_to_do_it_leaves() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "queuekit.steward"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- in this process -----------------------------------------------------------------------------------------------
+
+
+class FakeStore:
+    def __init__(self) -> None:
+        self.beats, self.dead, self.left, self.away = 0, [""], 0, 0
+        self.processes: tuple[str, ...] = ()
+
+    def beat(self, worker: str, *, start: bool = False, dead: Any = ()) -> Beat:
+        self.beats += 1
+        self.dead += dead
+        return Beat(True, tuple(one for one in self.processes if one not in self.dead))
+
+    def leave(self, worker: str) -> int:
+        if self.away:
+            self.away -= 1
+            raise StoreAway("away", sent=False)
+        self.left += 1
+        return 0
+
+
+class FakeTicker:
+    def __init__(self) -> None:
+        self.go, self.ticks = threading.Event(), 0
+        self.go.set()
+
+    def tick(self) -> None:
+        self.ticks += 1
+        self.go.wait(DEADLINE)
+
+
+class InProcess:
+    def __init__(self) -> None:
+        self.store, self.ticker = FakeStore(), FakeTicker()
+        end, self.pipe = os.pipe()
+        self.end = end
+        settings = Settings(backend="memory", tick=0.02, lease=DEADLINE)
+        self.steward = Steward(self.store, self.ticker, "w", process_name(), settings, end)  # type: ignore[arg-type]
+        self.thread = threading.Thread(target=self.steward.run, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        if self.pipe:
+            os.close(self.pipe)
+            self.pipe = 0
+
+    def leave(self) -> None:
+        self.close()
+        self.ticker.go.set()
+        self.thread.join(DEADLINE)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def here() -> Iterator[InProcess]:
+    here = InProcess()
+    yield here
+    here.leave()
+    os.close(here.end)
+
+
+def test_beats_go_on_while_a_tick_takes_its_time(here: InProcess) -> None:
+    """Also where a dead child asks for one at once: a long backlog would cost the worker its lease."""
+    here.ticker.go.clear()
+    until(lambda: here.ticker.ticks, "a tick begins")
+    here.store.processes = ("1:0",)  # init, at another time: dead
+    until(lambda: "1:0" in here.store.dead, "the dead process is told of")
+    beats = here.store.beats
+    until(lambda: here.store.beats > beats + 3, "the beats go on")
+
+
+def test_it_leaves_when_the_pipe_is_closed_even_if_the_store_is_away(here: InProcess) -> None:
+    here.store.away = 2
+    here.leave()
+    assert here.store.left == 1
+    assert here.store.away == 0
+
+
+def test_it_holds_no_descriptor_of_processes_that_are_over(here: InProcess) -> None:
+    children = [subprocess.Popen(["sleep", "60"]) for _ in range(3)]
+    try:
+        names = [process_name_of(child.pid) for child in children]
+        here.store.processes = tuple(names)
+        until(lambda: set(names) <= set(here.steward._watched._fds), "it watches them")
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    until(lambda: set(names) <= set(here.store.dead), "it tells of their death")
+    until(lambda: not set(names) & set(here.steward._watched._fds), "it lets them go")
+
+
+def process_name_of(pid: int) -> str:
+    from queuekit.processes import start_time
+
+    return f"{pid}:{start_time(pid)}"
