@@ -33,8 +33,8 @@ __all__ = ["Worker"]
 
 log = logging.getLogger("queuekit")
 
-LIVED: Final = 5.0  # seconds: a steward that ends sooner will do so again, and the next one waits
-LONGEST_PAUSE: Final = 10.0
+LONGEST_PAUSE: Final = 10.0  # seconds between two starts of a steward that ends each time
+LIVED: Final = 15.0  # seconds after which a steward that ends counts as a new misfortune
 
 
 class Worker:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -9,7 +12,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import queuekit.app as apps
-from queuekit import App, ConfigError, EnqueueError, Settings, agent_task, configure
+from queuekit import (
+    App,
+    Backoff,
+    ConfigError,
+    EnqueueError,
+    JobFailed,
+    PayloadError,
+    QueuekitError,
+    RetryPolicy,
+    RetryRule,
+    Settings,
+    agent_task,
+    configure,
+    current_job,
+)
 from queuekit.adapters import BrokerAway, load_adapter
 from queuekit.app import current_app
 from queuekit.store import StoreAway
@@ -31,6 +48,38 @@ def app() -> App:
 @pytest.fixture
 def _no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apps, "_default", None)
+
+
+@agent_task(name="app.flaky", retry=RetryPolicy([RetryRule(ConnectionError, Backoff.fixed(9))], max_attempts=9))
+def flaky() -> int:
+    if current_job().attempt < 8:
+        raise ConnectionError("not yet")
+    return current_job().attempt
+
+
+@agent_task(name="app.waits")
+def waits() -> int:
+    return flaky.enqueue().result()
+
+
+@agent_task(name="app.aecho")
+async def aecho(a: int) -> int:
+    return a
+
+
+@agent_task(name="app.blocks")
+async def blocks() -> int:
+    return aecho.enqueue(1).result()
+
+
+@agent_task(name="app.awaits")
+async def awaits() -> int:
+    return await (await aecho.aenqueue(1)).aresult()
+
+
+@agent_task(name="app.pressed")
+def pressed() -> None:
+    raise KeyboardInterrupt
 
 
 # ---- which App -------------------------------------------------------------------------------------------------------
@@ -208,3 +257,120 @@ def test_help(tmp_path: Path) -> None:
     done = cli("worker", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "MODULE-or-FILE" in done.stdout
+
+
+# ---- the memory backend, from more than one place ------------------------------------------------------------------
+
+
+def test_a_task_that_waits_for_another_ones_retries_is_not_taken_for_dead(app: App) -> None:
+    """The clock jumps over the waits, and its worker is alive all the same."""
+    with app.activate():
+        job = waits.enqueue()
+        assert job.result() == 8
+        assert [attempt.outcome for attempt in job.info().attempts] == ["succeeded"]
+
+
+def test_an_async_task_that_blocks_the_loop_for_another_one_is_told_so(app: App) -> None:
+    with app.activate():
+        job = blocks.enqueue()
+        with pytest.raises(JobFailed, match="aresult"):
+            job.result()
+        assert awaits.enqueue().result() == 1
+
+
+def test_who_presses_a_key_ends_the_program_and_not_the_attempt(app: App) -> None:
+    with app.activate():
+        job = pressed.enqueue()
+        with pytest.raises(KeyboardInterrupt):
+            job.result()
+        assert len(job.info().attempts) == 1
+
+
+def test_jobs_are_enqueued_while_others_run(app: App) -> None:
+    """The broker of the memory backend is looked through by one thread and filled by another."""
+    errors: list[BaseException] = []
+    over = threading.Event()
+
+    def fill() -> None:
+        try:
+            with app.activate():
+                while not over.is_set():
+                    echo.enqueue(1)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=fill) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(60):
+            app.run_next()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+    assert errors == []
+
+
+# ---- what leaves the process ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (EnqueueError("no", recorded=None, job_id="j"), {"recorded": None, "job_id": "j"}),
+        (StoreAway("no", sent=True), {"sent": True}),
+        (PayloadError("no", parameter="p"), {"parameter": "p"}),
+        (BrokerAway("no"), {}),
+        (QueuekitError("no", 2), {}),
+    ],
+)
+def test_errors_survive_a_pickle(error: QueuekitError, kept: dict[str, Any]) -> None:
+    """One that does not would break a pool of processes."""
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (again.args, str(again)) == (error.args, str(error))
+    assert {name: getattr(again, name) for name in kept} == kept
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # which is what it is about
+@pytest.mark.usefixtures("_no_default")
+def test_a_lock_that_is_held_at_a_fork_holds_up_nobody_in_the_child() -> None:
+    app = configure(backend="memory")
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with app._lock, apps._default_lock:
+            held.set()
+            over.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    pid = os.fork()
+    if not pid:
+        try:
+            signal.alarm(20)
+            os._exit(0 if current_app().settings.backend == "memory" else 1)
+        finally:
+            os._exit(2)
+    over.set()
+    thread.join(10)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_those_before_one_that_is_refused_are_published(app: App) -> None:
+    with app.activate():
+        first = echo.options(id="first")
+        echo.options(id="taken").enqueue(1)
+        app.run_until_idle()
+        with pytest.raises(EnqueueError):
+            echo.enqueue_many([first.bind(1), echo.options(id="taken").bind(2)])
+        assert [one.message.id for one in app.adapter._broker] == ["first"]  # type: ignore[attr-defined]
+
+
+def test_an_unknown_log_level_is_refused(tmp_path: Path) -> None:
+    done = cli("worker", "tasks", "--log-level", "loud", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "loud" in done.stderr

@@ -78,6 +78,10 @@ GOOD = Publication(MESSAGE, 12, 1, "e").doorbell.to_header()
         {**GOOD, "epoch": None},
         {**GOOD, "route": "rq"},
         {**GOOD, "route": "rq:q:x"},
+        {**GOOD, "route": "rq:q:\u00b2"},  # a digit to str.isdigit(), and not to int()
+        {**GOOD, "route": "rq:q:7"},
+        {**GOOD, "route": "rq:" + "q" * 200 + ":0"},
+        {**GOOD, "route": ":q:0"},
         {**GOOD, "timeout": -1},
         {**GOOD, "timeout": "1"},
         {**GOOD, "timeout": True},

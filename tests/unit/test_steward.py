@@ -65,9 +65,10 @@ for line in sys.stdin:
 class Parent:
     """A worker process that does what it is told, line by line."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, folder: Path | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, settings.to_json()],
+            [sys.executable, "-P", "-c", WORKER, settings.to_json()],
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -86,6 +87,11 @@ class Parent:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def end_of_input(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(DEADLINE)
 
     def end(self) -> None:
         self.kill()
@@ -258,16 +264,24 @@ def test_a_worker_that_dies_while_the_store_is_away_is_told_of_when_it_is_back(
 
 def test_a_worker_that_left_in_good_order_has_lost_nothing(app: App, parent: Parent) -> None:
     id, bell = job(app)
-    parent.do(f"claim({bell!r})")
-    parent.do("worker.execution.release_running('x')")
-    parent.kill()
+    parent.do(f"type(worker.execution.execute(Delivery(Doorbell.from_header({bell!r}), [], {{}}))).__name__")
+    parent.end_of_input()
     until(lambda: gone(parent.steward), "the steward leaves")
-    assert app.store.leave(parent_name(app)) == 0
-    assert "lost" in runs(app, id)  # claimed, never run: nobody attended to it
+    assert runs(app, id) == ["succeeded"]
 
 
-def parent_name(app: App) -> str:
-    return "nobody"
+def test_files_in_the_current_folder_are_no_modules_of_the_steward(app: App, tmp_path: Path) -> None:
+    """A user's queue.py or redis.py."""
+    for name in ("queue", "redis", "select", "logging"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(1)\n")
+    id, bell = job(app)
+    parent = Parent(app.settings, folder=tmp_path)
+    try:
+        parent.do(f"claim({bell!r})")
+        parent.kill()
+        until(lambda: runs(app, id) == ["lost"], "its attempt is lost")
+    finally:
+        parent.end()
 
 
 def test_without_a_worker_that_says_what_to_do_it_leaves() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +199,56 @@ def test_import_queuekit_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_task_in_a_spawned_process_has_the_name_of_its_file(tmp_path: Path) -> None:
+    """multiprocessing imports the script anew there, as __mp_main__."""
+    (tmp_path / "spawns.py").write_text(
+        "import multiprocessing\n"
+        "from queuekit import agent_task\n"
+        "@agent_task\ndef hello() -> str: return 'hello'\n"
+        "def child() -> None:\n    hello.check_importable()\n    print(hello.name)\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=child)\n"
+        "    process.start()\n    process.join()\n"
+    )
+    for args in (["spawns.py"], ["-m", "spawns"]):
+        done = subprocess.run(
+            [sys.executable, *args], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        )
+        assert done.stdout == "spawns.hello\n"
+
+
+def test_a_module_that_was_edited_may_be_reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    path = tmp_path / "edited_tasks.py"
+    text = "from queuekit import agent_task\n@agent_task\ndef hello() -> int: return {}\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path.write_text(text.format(1))
+    module = importlib.import_module("edited_tasks")
+    path.write_text("\n\n" + text.format(2))
+    importlib.reload(module)
+    found = find_task("edited_tasks.hello")
+    assert found is not None
+    assert found() == 2
+    path.write_text(text.format(1) + "@agent_task\ndef hello() -> int: return 3\n")
+    with pytest.raises(ConfigError, match="two tasks of the name"):  # twice in one text is still once too often
+        importlib.reload(module)
+
+
+@pytest.mark.parametrize("name", ["timeout", "soft_timeout", "result_ttl"])
+def test_a_duration_that_no_clock_can_add_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}.*31 years"):
+        agent_task(name="unit.long", **{name: 1e10})(lambda: None)  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match=f"{name}.*31 years"):
+        plain.options(**{name: 1e10})
+
+
+def test_a_moment_that_no_clock_can_show_is_refused() -> None:
+    with pytest.raises(ConfigError, match="31 years"):
+        plain.options(delay=1e300)
+    for year in (1, 9999):
+        with pytest.raises(ConfigError, match="years"):
+            plain.options(at=datetime(year, 1, 1, tzinfo=timezone(timedelta(hours=-12))))

@@ -136,3 +136,24 @@ def test_a_message_of_a_later_version_does_not_hold_up_its_neighbours(
     clock.advance(1)
     ticker.tick()
     assert [one.message.id for one in adapter.sent] == ["k"]
+
+
+def test_a_message_that_the_engine_refuses_does_not_hold_up_its_neighbours(
+    store: MemoryStore, adapter: FakeAdapter, ticker: Ticker, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = adapter.publish
+
+    def publish(publications: Sequence[Publication]) -> None:
+        if any(one.message.id == "bad" for one in publications):
+            raise ValueError("cannot be encoded")
+        accept(publications)
+
+    monkeypatch.setattr(adapter, "publish", publish)
+    for id in ("a", "bad", "b"):
+        create(store, id, delay=1)
+    clock.advance(2)
+    ticker.tick()
+    assert {one.message.id for one in adapter.sent} == {"a", "b"}
+    clock.advance(6)
+    ticker.tick()
+    assert len(adapter.sent) == 2  # theirs are cleared from the outbox, and not sent again

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
-
-WAITS = "import sys; sys.stdin.buffer.read()"
 
 
 def program(folder: Path, text: str) -> str:
@@ -208,24 +205,3 @@ def test_quarantine_waits_for_the_store_until_the_worker_stops(
     monkeypatch.setattr(worker.store, "quarantine", away)
     worker.stopping.set()
     assert not worker.quarantine("raw", "why")
-
-
-def test_the_steward_does_not_import_what_lies_in_the_current_folder(
-    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A user's queue.py, redis.py or logging.py is no module of the steward's."""
-    said = tmp_path / "said"
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "select.py").write_text(f"open({str(said)!r}, 'w')")
-    (tmp_path / "queue.py").write_text(f"open({str(said)!r}, 'w')")
-    real = Path(sys.prefix) / "bin" / "python"
-    monkeypatch.setattr("queuekit.worker.sys.executable", program(tmp_path, f'exec {real} "$@"'))
-    worker.start()
-    steward = worker._steward
-    assert steward is not None
-    worker.after_fork()  # the worker is gone: the steward tries to tell the store, and leaves
-    steward.kill() if said.exists() else None
-    with pytest.MonkeyPatch.context():
-        steward.terminate()
-    assert not said.exists()
-    steward.kill()
