@@ -22,6 +22,7 @@ from queuekit.testing.report import NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from queuekit import Job
     from queuekit.testing.bench import WorkerBench
     from queuekit.testing.servers import RedisServer
@@ -161,7 +162,7 @@ def test_chaos(
     chaos = Chaos(bench, broker, SEED)
     with bench.supervised():
         chaos.run(SECONDS)
-        bench.until(lambda: all(job.status() in TERMINAL for job in chaos.jobs[::-1]), chaos_left(chaos), within=120)
+        bench.until(lambda: all(job.status() in TERMINAL for job in chaos.jobs[::-1]), Left(chaos), within=120)
     record_property(NOTE, chaos.summary())
     assert chaos.jobs
     for job in chaos.jobs:
@@ -182,7 +183,7 @@ def test_chaos(
     assert all(bench.app.adapter.depth(route) is not None for route in bench.app.store.routes(bench.target.backend))
 
 
-class chaos_left:
+class Left:
     """Says what has not ended, when it is asked for."""
 
     def __init__(self, chaos: Chaos) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import threading
@@ -24,13 +25,22 @@ if TYPE_CHECKING:
     from queuekit.testing.journal import Entry
     from queuekit.testing.target import Target
 
-__all__ = ["LEASE", "SLACK", "TICK", "Bench", "MemoryBench", "WorkerBench"]
+__all__ = ["LEASE", "SLACK", "TASKS", "TICK", "Bench", "MemoryBench", "WorkerBench", "pauses"]
 
 LEASE = 2.0
 TICK = 0.2
 SLACK = 4.0  # seconds that a busy test machine may be late by; "never too early" has no slack
 
 TASKS = "queuekit.testing.tasks"
+
+
+def pauses(info: JobInfo) -> list[float]:
+    """Seconds from the end of each attempt to the start of the next, by the store's clock."""
+    return [
+        (after.started_at - one.ended_at).total_seconds()
+        for one, after in itertools.pairwise(info.attempts)
+        if one.ended_at is not None
+    ]
 
 
 class Bench:
@@ -71,7 +81,7 @@ class Bench:
                 raise AssertionError(f"{error} after {within} s: {job.info()}") from None
         return job.info()
 
-    def until(self, true: Callable[[], Any], what: str, within: float = 15.0) -> Any:
+    def until(self, true: Callable[[], Any], what: object, within: float = 15.0) -> Any:
         """What the function gives, once that is true. Fails after so many seconds."""
         end = time.monotonic() + within
         pause = 0.01

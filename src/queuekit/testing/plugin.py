@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -117,10 +117,10 @@ def a_server(folder: Path) -> RedisServer:
             return RedisServer(find_server(kind), folder)
         except LookupError as error:
             wanted.append(str(error))
-    require(f"a Redis or Valkey server ({'; '.join(wanted)})")
+    return require(f"a Redis or Valkey server ({'; '.join(wanted)})")
 
 
-def require(what: str) -> Any:
+def require(what: str) -> NoReturn:
     """Skip the test for want of a service, by its name; with QUEUEKIT_TEST_REQUIRE_SERVICES=1 fail."""
     if os.environ.get("QUEUEKIT_TEST_REQUIRE_SERVICES") == "1":
         pytest.fail(f"missing: {what}", pytrace=False)

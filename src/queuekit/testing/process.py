@@ -58,7 +58,8 @@ class WorkerProcess:
         if not Path("/proc").is_dir():
             return [self.pid] if self.exit_code is None else []
         mark = f"{MARK}={self._mark}".encode()
-        return [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit() and mark in _read(one / "environ")]
+        running = (one for one in Path("/proc").iterdir() if one.name.isdigit())
+        return [int(one.name) for one in running if mark in _read(one / "environ")]
 
     def stewards(self) -> list[int]:
         return [pid for pid in self.family() if b"queuekit.steward" in _read(Path(f"/proc/{pid}/cmdline"))]

@@ -60,9 +60,7 @@ class Collector:
             for start, kind in ((GAP, "gap"), (NOT_APPLICABLE, "n/a")):
                 if reason.startswith(start):
                     outcome, reason = kind, reason.removeprefix(start)
-        self.results.append(
-            Result(said["clause"], said["title"], said["target"], said["test"], outcome, reason, round(report.duration, 2))
-        )
+        self.results.append(Result(**said, outcome=outcome, reason=reason, seconds=round(report.duration, 2)))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._stale_gaps() and session.exitstatus == 0:

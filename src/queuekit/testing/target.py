@@ -45,7 +45,7 @@ class Target:
         return next(pool for pool in self.capabilities.pools if pool.name == self.pool_name)
 
     def gap(self, clause: str) -> str | None:
-        """Why the clause does not hold here, where the adapter declares that: for "C15", or for a pool: "C15:threads"."""
+        """Why the clause does not hold here, as the adapter declares it: "C15", or for one pool: "C15:threads"."""
         if self.capabilities is None:
             return None
         gaps = self.capabilities.gaps

@@ -1,17 +1,17 @@
 """What the clauses ask for.
 
-    bench         an App with the suite's tasks and a worker that runs them, on each target; its namespace is shared by
-                  the tests of a target
-    workers       the same, for what needs worker processes
-    new_bench     makes one with servers, workers and settings of its own
-    new_server    makes a Redis or Valkey server that a test may stop, freeze and empty
-    foreign       the module that knows how to put foreign messages into the engine's queues
+bench         an App with the suite's tasks and a worker that runs them, on each target; its namespace is shared by
+              the tests of a target
+workers       the same, for what needs worker processes
+new_bench     makes one with servers, workers and settings of its own
+new_server    makes a Redis or Valkey server that a test may stop, freeze and empty
+foreign       the module that knows how to put foreign messages into the engine's queues
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -44,7 +44,7 @@ __all__ = [
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
-        targets = find_targets(tuple(metafunc.config.getoption("--queuekit-backend")))
+        targets = find_targets(tuple(metafunc.config.getoption("--queuekit-backend") or ()))
         # The scope groups the tests by target: the workers of one are up at a time.
         metafunc.parametrize("target", targets, indirect=True, scope="session", ids=str)
 
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         clause = getattr(getattr(item, "cls", None), "clause", None)
         if not isinstance(item, pytest.Function) or clause is None or not hasattr(item, "callspec"):
             continue
-        target: Target = item.callspec.params["target"]
+        target = cast("Target", item.callspec.params["target"])
         title = (item.cls.__doc__ or "").partition("\n")[0]
         said = {"clause": clause, "title": title, "target": target.name, "test": item.originalname}
         item.user_properties.append((PROPERTY, said))
@@ -174,10 +174,8 @@ def new_bench(
 def foreign(target: Target, request: pytest.FixtureRequest) -> Foreign:
     name = request.config.getoption("--queuekit-foreign") or f"queuekit.testing.raw.{target.backend}"
     try:
-        module: Any = importlib.import_module(name)
+        return cast("Foreign", importlib.import_module(name))
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
         pytest.skip(f"missing: --queuekit-foreign=MODULE for the backend {target.backend}: see queuekit.testing.raw")
-    return module
-

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +10,7 @@ from queuekit.testing import tasks
 from queuekit.testing.bench import WorkerBench
 
 if TYPE_CHECKING:
+    from queuekit import Task
     from queuekit.testing.bench import Bench
 
 
@@ -19,7 +20,7 @@ class TestC1:
     clause = "C1"
 
     @pytest.mark.parametrize("task", [tasks.add, tasks.add_async], ids=["sync", "async"])
-    def test_a_task_runs(self, bench: Bench, task) -> None:
+    def test_a_task_runs(self, bench: Bench, task: Task[..., Any, Any]) -> None:
         job = task.enqueue(2, b=3)
         assert job.result(timeout=20) == 5
         info = job.info()

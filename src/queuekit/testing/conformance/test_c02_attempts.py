@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -8,10 +8,11 @@ from queuekit import Category, JobFailed
 from queuekit.testing import tasks
 
 if TYPE_CHECKING:
+    from queuekit import JobInfo, Task
     from queuekit.testing.bench import Bench, WorkerBench
 
 
-def told(info) -> list[tuple[int, str]]:
+def told(info: JobInfo) -> list[tuple[int, str]]:
     return [(one.number, one.outcome) for one in info.attempts]
 
 
@@ -28,14 +29,14 @@ class TestC2:
         assert (seen["status"], seen["numbers"]) == ("running", [1])
 
     @pytest.mark.parametrize("task", [tasks.follow, tasks.follow_async], ids=["sync", "async"])
-    def test_a_retry_is_the_next_number(self, bench: Bench, task) -> None:
+    def test_a_retry_is_the_next_number(self, bench: Bench, task: Task[..., Any, Any]) -> None:
         job = task.enqueue(["connection", "timeout"])
         assert told(bench.ended(job)) == [(1, "retried"), (2, "retried"), (3, "succeeded")]
         assert job.result(timeout=0) == "attempt 3"
         assert [entry.attempt for entry in bench.journal.entries(job.id, "start")] == [1, 2, 3]
 
     @pytest.mark.parametrize("task", [tasks.follow, tasks.follow_async, tasks.without_policy])
-    def test_an_error_without_a_rule_fails_at_once(self, bench: Bench, task) -> None:
+    def test_an_error_without_a_rule_fails_at_once(self, bench: Bench, task: Task[..., Any, Any]) -> None:
         job = task.enqueue(["bug", "ok"])
         assert told(bench.ended(job)) == [(1, "failed")]
         with pytest.raises(JobFailed) as caught:

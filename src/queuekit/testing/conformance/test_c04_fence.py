@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queuekit.testing import tasks
-from queuekit.testing.bench import LEASE
+from queuekit.testing.bench import LEASE, pauses
 from queuekit.testing.process import send
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class TestC4:
         bench.ring(bench.publication(job), times=2)
         info = bench.ended(job)
         assert [one.outcome for one in info.attempts] == ["retried", "succeeded"]
-        assert (info.attempts[1].started_at - info.attempts[0].ended_at).total_seconds() >= 0.999
+        assert pauses(info)[0] >= 0.999
 
     def test_only_the_fence_may_write(self, workers: WorkerBench) -> None:
         job = tasks.sleep.enqueue(1)
@@ -99,7 +99,8 @@ class TestC4:
         info = bench.ended(job)
         assert [one.outcome for one in info.attempts] == ["lost", "succeeded"]
         bench.until(
-            lambda: not os.path.exists(f"/proc/{entry.pid}") or len(bench.journal.entries(job.id, "end")) >= 1, "the end"
+            lambda: not Path(f"/proc/{entry.pid}").exists() or bench.journal.entries(job.id, "end"),
+            "the first attempt is over",
         )
         assert bench.ended(job) == info
         assert tasks.add.enqueue(1).result(timeout=20) == 2

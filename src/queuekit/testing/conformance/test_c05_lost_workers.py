@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from queuekit.testing.bench import LEASE, SLACK
 from queuekit.testing.report import NOT_APPLICABLE
 
 if TYPE_CHECKING:
+    from queuekit import Task
     from queuekit.testing.bench import WorkerBench
 
 
@@ -20,7 +21,7 @@ class TestC5:
     clause = "C5"
 
     @pytest.mark.parametrize("task", [tasks.sleep, tasks.sleep_async], ids=["sync", "async"])
-    def test_the_parent_is_killed(self, workers: WorkerBench, task) -> None:
+    def test_the_parent_is_killed(self, workers: WorkerBench, task: Task[..., Any, Any]) -> None:
         job = task.enqueue(1.5)
         workers.started(job)
         killed = workers.app.store.now()

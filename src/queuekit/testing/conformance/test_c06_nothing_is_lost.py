@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from queuekit.testing import tasks
 from queuekit.testing.bench import LEASE, SLACK
@@ -8,6 +8,7 @@ from queuekit.testing.bench import LEASE, SLACK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuekit import Job
     from queuekit.testing.bench import Bench, WorkerBench
     from queuekit.testing.servers import RedisServer
 
@@ -46,7 +47,7 @@ class TestC6:
         broker, store = new_server(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, lease=2.0)
         bench.start_worker()
-        blockers = [tasks.sleep.enqueue(1.0) for _ in range(4)]
+        blockers: list[Job[Any]] = [tasks.sleep.enqueue(1.0) for _ in range(4)]
         bench.started(blockers[0])
         jobs = tasks.add.enqueue_many([(n,) for n in range(5)])
         with redis.Redis.from_url(broker.url) as client:

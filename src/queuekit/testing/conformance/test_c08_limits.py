@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -9,12 +9,14 @@ from queuekit.testing import tasks
 from queuekit.testing.report import NOT_APPLICABLE
 
 if TYPE_CHECKING:
+    from queuekit import Job
     from queuekit.testing.bench import Bench
 
 
-def assert_over_the_limit(bench: Bench, job) -> None:
+def assert_over_the_limit(bench: Bench, job: Job[Any]) -> None:
     info = bench.ended(job)
     (attempt,) = info.attempts
+    assert attempt.ended_at is not None
     assert (attempt.outcome, attempt.category) == ("failed", Category.time_limit)
     if bench.target.real:  # the memory backend's clock stands still meanwhile
         assert (attempt.ended_at - attempt.started_at).total_seconds() >= 0.499

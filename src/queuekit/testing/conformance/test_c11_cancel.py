@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from queuekit.testing.bench import SLACK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuekit import Task
     from queuekit.testing.bench import Bench, WorkerBench
 
 
@@ -46,7 +47,7 @@ class TestC11:
         assert [one.outcome for one in job.info().attempts] == ["retried"]
 
     @pytest.mark.parametrize("task", [tasks.sleep_async, tasks.cooperative], ids=["async", "sync"])
-    def test_while_it_runs(self, workers: WorkerBench, task) -> None:
+    def test_while_it_runs(self, workers: WorkerBench, task: Task[..., Any, Any]) -> None:
         job = task.enqueue(15.0)
         workers.started(job)
         asked = workers.app.store.now()

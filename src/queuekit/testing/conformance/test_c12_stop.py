@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +10,7 @@ from queuekit.testing.bench import SLACK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuekit import Task
     from queuekit.testing.bench import WorkerBench
 
 GRACE = 2.0
@@ -42,7 +43,9 @@ class TestC12:
         assert [len(job.info().attempts) for job in waiting] == [1, 1, 1]
 
     @pytest.mark.parametrize("task", [tasks.spin, tasks.sleep_async], ids=["sync", "async"])
-    def test_what_does_not_end_is_handed_back(self, new_bench: Callable[..., WorkerBench], task) -> None:
+    def test_what_does_not_end_is_handed_back(
+        self, new_bench: Callable[..., WorkerBench], task: Task[..., Any, Any]
+    ) -> None:
         """The attempt does not count."""
         bench = new_bench(grace=1.0)
         worker = bench.start_worker()

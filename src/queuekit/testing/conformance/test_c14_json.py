@@ -3,13 +3,14 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from queuekit.testing import tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from queuekit import Job
     from queuekit.testing.bench import WorkerBench
     from queuekit.testing.servers import RedisServer
 
@@ -18,6 +19,7 @@ def values(url: str) -> Iterator[bytes]:
     """Every value in that Redis, whatever it is kept in."""
     import redis
 
+    client: Any
     with redis.Redis.from_url(url) as client:
         for key in client.keys("*"):
             match client.type(key):
@@ -80,7 +82,7 @@ class TestC14:
     ) -> None:
         broker, store = new_server(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url)
-        jobs = [
+        jobs: list[Job[Any]] = [
             tasks.add.enqueue(123454321),
             tasks.add_async.options(priority=9).enqueue(1),
             tasks.follow.enqueue(["connection"]),

@@ -28,7 +28,8 @@ def messages(settings: Settings, queue: str, ran: Path) -> Iterator[tuple[str, b
     def push(id: str | bytes, **fields: Any) -> Callable[[], object]:
         def put() -> None:
             if fields:
-                client.hset(f"rq:job:{id!s}", mapping={"created_at": NOW, "status": "queued", **fields})
+                hash: dict[Any, Any] = {"created_at": NOW, "status": "queued", **fields}
+                client.hset(f"rq:job:{id!s}", mapping=hash)
             client.rpush(key, id)
 
         return put
