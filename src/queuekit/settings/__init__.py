@@ -66,7 +66,7 @@ class Settings:
     broker_url: str | None = _setting(
         None,
         readers.broker_url,
-        "Where the engine's messages travel: redis://, rediss://, unix:// or amqp://, amqps:// (RabbitMQ).",
+        "Where the engine's messages travel: redis://, rediss:// or unix://. (RabbitMQ, amqp://, is not there yet.)",
     )
     store_url: str | None = _setting(
         None,

@@ -517,3 +517,8 @@ def test_a_child_that_no_limit_reaches_is_killed_by_celery(
     job = deaf_tasks.deaf.options(timeout=0.3).enqueue(60)
     assert bench.ended(job, within=20).attempts[-1].category == "time_limit"
     assert tasks.add.enqueue(1).result(timeout=20) == 2
+
+
+def test_rabbitmq_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="RabbitMQ"):
+        CeleryAdapter(Settings(backend="celery", broker_url="amqp://h//", store_url="redis://h/0"))

@@ -22,6 +22,7 @@ import celery  # noqa: F401  # without it load_adapter() says how to install it
 
 from queuekit.adapters import Capabilities, Pool
 from queuekit.adapters.celery.broker import Broker
+from queuekit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,11 @@ class CeleryAdapter:
     )
 
     def __init__(self, settings: Settings, *, native: Any = None) -> None:
+        if settings.broker_url is not None and settings.broker_url.startswith(("amqp://", "amqps://")):
+            raise ConfigError(
+                "backend celery runs on Redis so far: no test has run it on RabbitMQ yet. Set "
+                "broker_url=redis://HOST:PORT/DB"
+            )
         self.settings = settings
         self.broker = Broker(settings)
         self._app = native
