@@ -1,5 +1,7 @@
-"""Sessions: tests, conformance, chaos, typing, lint, demo. `nox -s tests-3.12`, or `nox --no-venv -s lint` in a venv that
-has '.[dev]'."""
+"""Sessions: tests, conformance, chaos, typing, lint, demo.
+
+`nox -s tests-3.12`, or `nox --no-venv -s lint` in a virtual environment that has '.[dev]'.
+"""
 
 from __future__ import annotations
 

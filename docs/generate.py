@@ -1,4 +1,4 @@
-"""Writes docs/reference/settings.md from the settings' own documentation. `python docs/generate.py`; a test compares."""
+"""Writes docs/reference/settings.md from what the settings say of themselves. A test compares."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from queuekit.settings import Settings
 
-HEAD = """# Settings
+HEAD = """\
+# Settings
 
-Command line > `configure()` > environment > `queuekit.toml`, or `[tool.queuekit]` in `pyproject.toml` > defaults. In the
-environment a setting is written `QUEUEKIT_LEASE`, in a file `lease = 30`. Durations are seconds. An unknown name is an
-error, which suggests the near one. Passwords in URLs are never shown.
+Command line > `configure()` > environment > `queuekit.toml`, or `[tool.queuekit]` in `pyproject.toml` > defaults.
+In the environment a setting is written `QUEUEKIT_LEASE`, in a file `lease = 30`. Durations are seconds. An unknown
+name is an error, which suggests the near one. Passwords in URLs are never shown.
 
 <!-- made by docs/generate.py -->
 

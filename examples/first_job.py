@@ -1,9 +1,9 @@
 """A first job, on any backend.
 
-    QUEUEKIT_BACKEND=memory python first_job.py               in this process, nothing to install
+QUEUEKIT_BACKEND=memory python first_job.py               in this process, nothing to install
 
-    QUEUEKIT_BACKEND=rq queuekit worker first_job.py --dev    or celery, or dramatiq: a worker with a server of its own
-    QUEUEKIT_BACKEND=rq python first_job.py                   in another terminal, in the same folder
+QUEUEKIT_BACKEND=rq queuekit worker first_job.py --dev    or celery, or dramatiq: a worker with a server of its own
+QUEUEKIT_BACKEND=rq python first_job.py                   in another terminal, in the same folder
 """
 
 from __future__ import annotations

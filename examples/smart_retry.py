@@ -1,6 +1,6 @@
 """Each kind of failure waits in its own way: the schedule is the same on every engine.
 
-    QUEUEKIT_BACKEND=memory python smart_retry.py             here the waits take no time: the clock jumps
+QUEUEKIT_BACKEND=memory python smart_retry.py             here the waits take no time: the clock jumps
 """
 
 from __future__ import annotations

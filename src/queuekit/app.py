@@ -322,7 +322,9 @@ class App:
         pool = next((pool for pool in self.adapter.capabilities.pools if pool.name == name), None)
         if pool is None or pool.interrupts_sync:
             return
-        limited = [task.name for task in registered_tasks() if not task.is_async and (task.timeout or task.soft_timeout)]
+        limited = [
+            task.name for task in registered_tasks() if not task.is_async and (task.timeout or task.soft_timeout)
+        ]
         if limited:
             raise ConfigError(
                 f"strict: in {self.settings.backend}'s pool {name!r} a time limit does not take a synchronous function "

@@ -145,12 +145,12 @@ def can_interrupt() -> bool:
 
 
 @contextmanager
-def under_limits(limits: Limits, gate: threading.Lock | None = None) -> Iterator[None]:
+def under_limits(limits: Limits, gate: threading.Lock) -> Iterator[None]:
     """Raise SoftTimeout once at the soft limit, HardLimit at the hard one and each second after it.
 
-    Only while `gate` is held, where there is one: `with under_limits(limits, gate), gate: ...`. A lock is released in
-    one step of the interpreter. Without it a limit could strike after the code and before its end is known here, and
-    leave an alarm behind for the engine.
+    Only while `gate` is held: `with under_limits(limits, gate), gate: ...`. A lock is released in one step of the
+    interpreter. Otherwise a limit could strike after the code and before its end is known here, and what is left
+    behind then would go on to strike the engine.
     """
     if not limits.any:
         yield
@@ -160,7 +160,7 @@ def under_limits(limits: Limits, gate: threading.Lock | None = None) -> Iterator
 
 
 @contextmanager
-def _by_alarm(limits: Limits, gate: threading.Lock | None) -> Iterator[None]:
+def _by_alarm(limits: Limits, gate: threading.Lock) -> Iterator[None]:
     started = time.monotonic()
     over = False
 
@@ -179,7 +179,7 @@ def _by_alarm(limits: Limits, gate: threading.Lock | None) -> Iterator[None]:
     def ring(_signal: int, _frame: object) -> None:
         if over:
             return
-        if gate is not None and not gate.locked():  # not begun, or at its end
+        if not gate.locked():  # not begun, or at its end
             signal.setitimer(signal.ITIMER_REAL, 0.001)
             return
         passed = time.monotonic() - started
@@ -216,7 +216,7 @@ def raise_in_thread(ident: int, error: type[BaseException] | None) -> None:
 
 
 @contextmanager
-def _by_thread(limits: Limits, gate: threading.Lock | None) -> Iterator[None]:
+def _by_thread(limits: Limits, gate: threading.Lock) -> Iterator[None]:
     ident = threading.get_ident()
     lock, over = threading.Lock(), threading.Event()
 
@@ -241,13 +241,16 @@ def _by_thread(limits: Limits, gate: threading.Lock | None) -> Iterator[None]:
             with lock:  # never after the attempt: the exception would strike the engine
                 if over.is_set():
                     return False
-                if gate is None or gate.locked():
+                if gate.locked():
                     if error is HardLimit:
                         limits.hard_passed = True
                     else:
                         limits.soft_passed = True
                     raise_in_thread(ident, error)
                     return True
+                if limits.soft_passed or limits.hard_passed:
+                    # At its end. That may never be said: an error that is raised late can strike whoever would.
+                    return False
             over.wait(0.001)  # not begun, or at its end
 
     threading.Thread(target=watch, name="queuekit-limit", daemon=True).start()

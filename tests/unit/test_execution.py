@@ -642,7 +642,9 @@ def test_nothing_starts_once_the_worker_was_interrupted(
 ) -> None:
     """A signal may come between the claim and the code: nobody would be there to be told."""
     begun: list[int] = []
-    monkeypatch.setitem(DEEDS, "begin", (lambda: begun.append(1)) if task == "execution.do" else adeed(asyncio.Event().wait))
+    monkeypatch.setitem(
+        DEEDS, "begin", (lambda: begun.append(1)) if task == "execution.do" else adeed(asyncio.Event().wait)
+    )
     delivery = held(bench, bench.job("begin", task=task))
     bench.stopping.set()
     bench.execution.interrupt_running()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,6 @@ from queuekit.testing.servers import RedisServer, find_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 DEADLINE = 30.0
 LEASE = 60.0  # so long that whatever is seen here was not seen by it
@@ -193,18 +193,19 @@ def test_a_child_that_outlives_its_parent_does_not_hide_its_death(app: App, pare
     pipe = parent.do("os.readlink(f'/proc/self/fd/{worker._pipe}')")
     child = parent.do("forked(None)")
     parent.pids.add(child)
-    until(lambda: pipe not in {_link(child, fd) for fd in os.listdir(f"/proc/{child}/fd")}, "the child closes the pipe")
+    until(lambda: pipe not in _open(child), "the child closes the pipe")
     parent.kill()
     until(lambda: runs(app, id) == ["lost"], "its attempt is lost")
     until(lambda: gone(parent.steward), "the steward leaves")
     assert not gone(child)
 
 
-def _link(pid: int, fd: str) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/fd/{fd}")
-    except FileNotFoundError:
-        return ""
+def _open(pid: int) -> set[str]:
+    found = set()
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(one.readlink()))
+    return found
 
 
 def test_a_killed_steward_is_started_again_and_does_its_work(app: App, parent: Parent) -> None:

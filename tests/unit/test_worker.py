@@ -34,9 +34,7 @@ def program(folder: Path, text: str) -> str:
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     """One whose steward reads its input to the end."""
     monkeypatch.setattr("queuekit.worker.sys.executable", program(tmp_path, "exec cat"))
-    worker = Worker(
-        MemoryStore(), Settings(backend="rq", broker_url="redis://localhost:1/0"), [], find=lambda _: None
-    )
+    worker = Worker(MemoryStore(), Settings(backend="rq", broker_url="redis://localhost:1/0"), [], find=lambda _: None)
     yield worker
     worker.after_fork()
     if worker._steward is not None:
@@ -44,7 +42,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 
 
 def descriptors() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 def ended(worker: Worker) -> None:
@@ -192,9 +190,7 @@ def test_another_worker_has_another_name(worker: Worker) -> None:
     assert worker.another().queues == worker.queues
 
 
-def test_quarantine_waits_for_the_store_until_the_worker_stops(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quarantine_waits_for_the_store_until_the_worker_stops(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker.quarantine("raw", "why")
     assert isinstance(worker.store, MemoryStore)
     assert [(one.raw, one.reason) for one in worker.store.quarantined(5)] == [("raw", "why")]

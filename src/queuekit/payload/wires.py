@@ -88,7 +88,7 @@ class TypedWire:
 
         # Inside a tuple, because TypeAdapter takes a config for a type that has none of its own only; from there the
         # config reaches dataclasses and TypedDicts as well. The brackets are cut off the text and put back.
-        adapter: TypeAdapter[Any] = TypeAdapter(tuple[annotation], config=_CONFIG)
+        adapter: TypeAdapter[Any] = TypeAdapter(tuple[annotation], config=_CONFIG)  # pyright: ignore[reportInvalidTypeForm]
         if not adapter.pydantic_complete:
             adapter.rebuild(raise_errors=True)
         schema: Any = adapter.core_schema

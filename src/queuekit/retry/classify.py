@@ -255,7 +255,7 @@ def _link(exc: BaseException, now: float | None) -> Link:
     names = names_of(exc)
     try:
         return _read_link(exc, names, now)
-    except Exception:  # noqa: BLE001 - an attribute that raises when it is merely looked at, as a lazy proxy does: go by the name
+    except Exception:
         return Link(exc, names, name_category(names) or Category.unknown, None, None, names[0])
 
 

@@ -32,12 +32,12 @@ def describe_error(exc: BaseException) -> ErrorInfo:
     """A plain record of an error. Never raises."""
     try:
         message = str(exc)
-    except Exception as e:  # noqa: BLE001
+    except Exception as e:
         message = f"<its text cannot be read: {type_name(type(e))}>"
     if len(message) > _MAX_MESSAGE:
         message = message[: _MAX_MESSAGE - 1] + "…"
     try:
         status, request_id = status_of(exc, body_of(exc)), request_id_of(exc)
-    except Exception:  # noqa: BLE001
+    except Exception:
         status = request_id = None
     return ErrorInfo(type_name(type(exc)), message, status, request_id)

@@ -125,7 +125,7 @@ class RetryPolicy:
             u = 0.0 if math.isnan(u) else min(max(float(u), 0.0), _BELOW_ONE)
             case = _Case(state, float(now), None if deadline is None else float(deadline), u)
             return self._decide(exc, case)
-        except Exception as e:  # noqa: BLE001
+        except Exception as e:
             # A worker that cannot judge an error must still end the attempt.
             reason = f"unknown: {type_name(type(exc))} could not be judged ({type_name(type(e))} in the policy itself)"
             return Fail(reason, None, Category.unknown)

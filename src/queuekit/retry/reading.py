@@ -20,7 +20,7 @@ def read(thing: object, name: str) -> Any:
     """An attribute, or None where there is none or reading it raises."""
     try:
         return getattr(thing, name, None)
-    except Exception:  # noqa: BLE001
+    except Exception:
         return None
 
 
@@ -37,7 +37,7 @@ def _items(thing: object) -> Iterator[tuple[object, object]]:
     """The pairs of anything like a mapping: dict, httpx.Headers, CIMultiDict, http.client.HTTPMessage."""
     try:
         yield from thing.items()  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001
+    except Exception:
         return
 
 
@@ -66,7 +66,7 @@ def _text(value: object) -> str | None:
 def _get(thing: object, key: str) -> Any:
     try:
         return thing.get(key) if isinstance(thing, Mapping) else None
-    except Exception:  # noqa: BLE001
+    except Exception:
         return None
 
 

@@ -100,7 +100,7 @@ class Matcher(NamedTuple):
         try:
             function = self.function or _load(self.value)
             return bool(function(exc))
-        except Exception as e:  # noqa: BLE001
+        except Exception as e:
             note = f"the predicate {self.value} raised {type_name(type(e))}"
             if note not in notes:
                 notes.append(note)

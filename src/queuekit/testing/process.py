@@ -40,6 +40,13 @@ class WorkerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        # It waits for the end of the pipe, which comes also when this process is killed: no worker outlives its test.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "guard", str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:
@@ -81,12 +88,14 @@ class WorkerProcess:
         self._process.wait()
 
     def kill_all(self) -> None:
-        """SIGKILL parent, children and steward at once, as when a machine goes."""
+        """SIGKILL parent, children and steward at once, as when a machine goes. Harmless when they are gone."""
         send(signal.SIGKILL, *self.family())
         self._process.wait()
         while left := self.family():  # forked in the meantime
             send(signal.SIGKILL, *left)
             time.sleep(0.01)
+        with self._guard as guard:
+            guard.kill()
 
     def freeze(self) -> list[int]:
         """SIGSTOP all its processes; those that were stopped."""

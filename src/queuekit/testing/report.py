@@ -69,7 +69,7 @@ class Collector:
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         if not self.results and not self.said:
             return
-        terminalreporter.section("queuekit: conformance")
+        terminalreporter.section("queuekit")
         for line in [*(self._plain() if self.results else []), *self.said]:
             terminalreporter.line(line)
         if self._file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import redis
@@ -137,6 +137,32 @@ def test_nothing_is_imported_by_a_name_from_the_broker(queuekit_broker: Broker) 
         _ = job.func
     assert (job.success_callback, job.failure_callback, job.stopped_callback) == (None, None, None)
     job.send_webhooks(JobStatus.FAILED)
+
+
+def test_a_key_that_is_no_job_goes_to_quarantine_and_its_neighbour_is_handed_out(
+    queuekit_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ's own would end the worker."""
+    from queuekit.adapters.rq.worker import DoorbellQueue
+
+    class Worker:
+        aside: ClassVar[list[str]] = []
+
+        def quarantine(self, raw: str, reason: str) -> bool:
+            self.aside.append(reason)
+            return True
+
+    client = connect(queuekit_broker)
+    delivered(queuekit_broker)
+    client.set("rq:job:odd", "a string")
+    queue = DoorbellQueue("odd", connection=client, job_class=DoorbellJob, serializer=JSONSerializer)
+    client.rpush(queue.key, "odd", "x")
+    monkeypatch.setattr(DoorbellQueue, "worker", Worker(), raising=False)
+    job, _ = DoorbellQueue.dequeue_any([queue], 1, client)
+    assert job.id == "x"
+    assert len(Worker.aside) == 1
+    assert "WRONGTYPE" in Worker.aside[0]
+    client.delete("rq:job:odd")
 
 
 # ---- what RQ shows of a job ----------------------------------------------------------------------------------------

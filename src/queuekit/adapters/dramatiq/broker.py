@@ -206,7 +206,7 @@ class Broker(RedisBroker):
         """In a worker one actor takes every message, whatever its name: execution knows the tasks."""
         return self.actors.get(CATCH_ALL) or super().get_actor(actor_name)
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 50) -> dramatiq.Consumer:  # noqa: ARG002
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 50) -> dramatiq.Consumer:
         return _Consumer(self, queue_name, timeout / 1000)
 
     @property

@@ -43,7 +43,7 @@ class Deliver(dramatiq.Middleware):
         self.worker = worker
         self._here = threading.local()
 
-    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:  # noqa: ARG002
+    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         self._here.message = message
 
     def act(self, *_args: Any, **_kwargs: Any) -> None:

@@ -75,7 +75,7 @@ class DoorbellQueue(Queue):
         said = raw.decode("utf-8", "backslashreplace")
         try:
             job = DoorbellJob(raw.decode(), connection=connection, serializer=JSONSerializer)
-            job.refresh()
+            job.refresh()  # type: ignore[no-untyped-call]
             job.delivery()
         except redis.RedisError as error:
             if not str(error).startswith("WRONGTYPE"):
