@@ -50,7 +50,7 @@ def _no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apps, "_default", None)
 
 
-@agent_task(name="app.flaky", retry=RetryPolicy([RetryRule(ConnectionError, Backoff.fixed(9))], max_attempts=9))
+@agent_task(name="app.flaky", retry=RetryPolicy([RetryRule(ConnectionError, Backoff.fixed(6))], max_attempts=9))
 def flaky() -> int:
     if current_job().attempt < 8:
         raise ConnectionError("not yet")

@@ -24,6 +24,7 @@ from celery.exceptions import Ignore, Reject, Retry  # noqa: E402  # after the c
 from queuekit import ConfigError, JobFailed, Settings  # noqa: E402
 from queuekit.adapters import BrokerAway  # noqa: E402
 from queuekit.adapters.celery import CeleryAdapter  # noqa: E402
+from queuekit.adapters.celery.broker import Broker  # noqa: E402
 from queuekit.adapters.celery.tasks import UNKNOWN, DoorbellTask, TaskFailed, compile_task, make_app  # noqa: E402
 from queuekit.adapters.celery.worker import GatedConsumer  # noqa: E402
 from queuekit.execution import (  # noqa: E402
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from queuekit.testing.plugin import Broker
+    from queuekit.testing import plugin
     from queuekit.testing.servers import RedisServer
 
 MESSAGE = Message("j", "mod.task", [1, "ü"], {"k": [2]}, "q", "celery", priority=9, timeout=2.5)
@@ -53,14 +54,14 @@ FIRST = Publication(MESSAGE, 1, 1, "e")
 
 
 @pytest.fixture
-def adapter(queuekit_broker: Broker) -> Iterator[CeleryAdapter]:
+def adapter(queuekit_broker: plugin.Broker) -> Iterator[CeleryAdapter]:
     adapter = CeleryAdapter(Settings(**queuekit_broker.settings("celery")))
     yield adapter
     adapter.close()
 
 
 @pytest.fixture
-def messages(queuekit_broker: Broker) -> Any:
+def messages(queuekit_broker: plugin.Broker) -> Any:
     """What waits in the broker, by (queue, kombu's priority), the oldest first."""
 
     def read(queue: str = "q", priority: int = 0) -> list[dict[str, Any]]:
@@ -218,7 +219,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     ],
 )
 def test_urls(url: str, native: str, ssl: Any) -> None:
-    broker = CeleryAdapter(Settings(backend="celery", broker_url=url, store_url="redis://h/0")).broker
+    broker = Broker(Settings(backend="celery", broker_url=url, store_url="redis://h/0"))
     assert broker.url() == native
     assert broker.ssl == ssl
     assert broker.priority(9) == (9 if url.startswith("amqp") else 0)
@@ -398,7 +399,7 @@ def test_no_new_job_is_begun_while_the_worker_stops(adapter: CeleryAdapter, monk
 
 
 @pytest.fixture
-def bench(queuekit_broker: Broker, tmp_path: Path) -> Iterator[WorkerBench]:
+def bench(queuekit_broker: plugin.Broker, tmp_path: Path) -> Iterator[WorkerBench]:
     (target,) = find_targets(("celery-prefork",))
     bench = WorkerBench(target, tmp_path, broker_url=queuekit_broker.url)
     with bench.in_use():
