@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from queuekit.task import Call
     from queuekit.worker import Worker
 
-__all__ = ["App", "configure", "current_app"]
+__all__ = ["App", "configure", "current_app", "use_default"]
 
 log = logging.getLogger("queuekit")
 
@@ -223,7 +223,7 @@ class App:
                 return self.store.create(new)
             except StoreAway as error:
                 sent = sent or error.sent
-                if until - time.monotonic() < self.store_timeout + 0.1:
+                if until - time.monotonic() < 3 * self.settings.store_timeout + 0.1:  # connecting, and two answers
                     known = "it is not known whether the job was recorded" if sent else "the job was not recorded"
                     raise EnqueueError(
                         f"job {new.id} was not enqueued within {self.settings.enqueue_timeout:g} s: {error}; "
@@ -232,11 +232,6 @@ class App:
                         job_id=new.id,
                     ) from error
                 time.sleep(0.1)
-
-    @property
-    def store_timeout(self) -> float:
-        """Seconds that one call to the store may take: connecting, and two answers."""
-        return 3 * min(2.0, self.settings.enqueue_timeout * 0.3)
 
     def _publish(self, route: str, publications: list[Publication]) -> None:
         """The jobs are accepted: what fails from here on is made good by a steward.

@@ -162,6 +162,11 @@ class Publication:
         return self.message.id if self.number == 1 else f"{self.message.id}-{self.pseq}"
 
     @property
+    def shown(self) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments as the broker and the engine's monitors may see them."""
+        return (["(private)"], {}) if self.message.private else (self.message.args, self.message.kwargs)
+
+    @property
     def doorbell(self) -> Doorbell:
         message = self.message
         return Doorbell(

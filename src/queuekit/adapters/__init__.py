@@ -53,7 +53,6 @@ class Capabilities:
 
     pools: tuple[Pool, ...]
     default_pool: str
-    external_broker: bool = True
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -52,7 +52,6 @@ class MemoryAdapter:
     capabilities: ClassVar[Capabilities] = Capabilities(
         pools=(Pool("caller", processes=False, interrupts_sync=True, shared_loop=True, concurrent=False),),
         default_pool="caller",
-        external_broker=False,
     )
 
     def __init__(self, settings: Settings, *, native: Any = None) -> None:

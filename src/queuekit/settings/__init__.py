@@ -167,6 +167,12 @@ class Settings:
             )
         return self.broker_url
 
+    @property
+    def store_timeout(self) -> float:
+        """Seconds for connecting to the store, and for an answer each. A call may take two answers, since a script that
+        the server does not know is sent again: all three fit into enqueue_timeout."""
+        return min(2.0, self.enqueue_timeout * 0.3)
+
     def resolve(self) -> Settings:
         """The settings, checked as a whole and with store_url filled in: for anything that is about to start work.
 
@@ -208,6 +214,9 @@ class Settings:
         """
         from queuekit.retry import RetryPolicy
 
+        read: dict[str, RetryPolicy] = self.__dict__.setdefault("_policies", {})  # asked at each enqueue and claim
+        if name in read:
+            return read[name]
         if name not in self.retry:
             have = f"are: {', '.join(sorted(self.retry))}" if self.retry else "are none"
             raise ConfigError(
@@ -215,9 +224,10 @@ class Settings:
                 f"There {have}. Add [retry.{name}] to queuekit.toml, or [tool.queuekit.retry.{name}] to pyproject.toml"
             )
         try:
-            return RetryPolicy.from_dict(self.retry[name])
+            read[name] = RetryPolicy.from_dict(self.retry[name])
         except (ConfigError, TypeError, ValueError, KeyError) as error:
             raise ConfigError(f"retry policy {name!r} ({self.source(f'retry.{name}')}): {error}") from error
+        return read[name]
 
     def to_json(self) -> str:
         """The settings and their sources, passwords included: for a pipe to a child process, never for a log."""

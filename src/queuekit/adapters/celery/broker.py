@@ -167,7 +167,7 @@ class Broker:
 
     def _publish(self, link: _Link, publication: Publication) -> None:
         message, id, header = publication.message, publication.native_id, dict(publication.header())
-        args, kwargs = (["(private)"], {}) if message.private else (message.args, message.kwargs)
+        args, kwargs = publication.shown
         body = json.dumps([args, kwargs, EMBED])
         if '"__type__"' in body:
             # kombu's JSON reads objects out of such dictionaries. The arguments of the record are not touched by it.

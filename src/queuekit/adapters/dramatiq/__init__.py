@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DramatiqAdapter"]
 
 BACKSTOP: Final = 5.0  # seconds after our own hard limit at which the engine's would strike
-PRIVATE: Final = "(private)"
 
 
 class DramatiqAdapter:
@@ -77,14 +76,15 @@ class DramatiqAdapter:
 
     def _compile(self, publication: Publication) -> dramatiq.Message[Any]:
         message = publication.message
+        args, kwargs = publication.shown
         options: dict[str, Any] = {HEADER: publication.header(), "max_retries": 0}
         if message.timeout is not None:
             options["time_limit"] = _milliseconds(message.timeout)
         return dramatiq.Message(
             queue_name=self._queue(message.route),
             actor_name=message.task,
-            args=(PRIVATE,) if message.private else tuple(message.args),
-            kwargs={} if message.private else message.kwargs,
+            args=tuple(args),
+            kwargs=kwargs,
             options=options,
             message_id=publication.native_id,
         )

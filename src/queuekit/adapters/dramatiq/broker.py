@@ -31,10 +31,9 @@ from dramatiq.middleware import (
     TimeLimit,
 )
 from dramatiq.results import Results
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from queuekit.adapters import BrokerAway
+from queuekit.clients import one_try
 from queuekit.errors import ConfigError
 from queuekit.message import BUCKETS, HEADER, Doorbell, InvalidMessage
 
@@ -293,14 +292,7 @@ class _Consumer(dramatiq.Consumer):
 
 def _connect(url: str, timeout: float) -> redis.Redis:
     try:
-        pool = redis.ConnectionPool.from_url(
-            url,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            max_connections=1024,
-        )
+        pool = redis.ConnectionPool.from_url(url, **one_try(timeout), max_connections=1024)
     except ValueError as error:
         raise ConfigError(f"broker_url cannot be read: {error}; give redis://HOST:PORT/DB") from None
     return redis.Redis(connection_pool=pool)

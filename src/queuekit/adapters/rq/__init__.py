@@ -17,14 +17,13 @@ import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from queuekit.adapters import BrokerAway, Capabilities, Pool
 from queuekit.adapters.rq.job import DoorbellJob
+from queuekit.clients import one_try
 from queuekit.message import HEADER, split_route
 
 if TYPE_CHECKING:
@@ -82,9 +81,7 @@ class RqAdapter:
         with self._lock:
             if self._client is None:
                 half = min(2.0, self.settings.enqueue_timeout * 0.4)
-                self._client = self._connect(
-                    socket_timeout=half, socket_connect_timeout=half, retry=Retry(NoBackoff(), 0), protocol=2
-                )
+                self._client = self._connect(**one_try(half))
             return self._client
 
     def close(self) -> None:
@@ -117,10 +114,11 @@ class RqAdapter:
 
     def _job(self, publication: Publication, client: redis.Redis) -> Job:
         message = publication.message
+        args, kwargs = publication.shown
         return Job.create(
             message.task,
-            args=["(private)"] if message.private else message.args,
-            kwargs={} if message.private else message.kwargs,
+            args=args,
+            kwargs=kwargs,
             connection=client,
             id=publication.native_id,
             timeout=-1 if message.timeout is None else math.ceil(message.timeout) + BACKSTOP,

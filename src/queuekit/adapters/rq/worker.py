@@ -237,7 +237,7 @@ class OneProcessWorker(_Hooks, SimpleWorker):
         try:
             self.perform_job(job, queue, execution)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)  # one that the task has set and left
             self.executions.pop(execution.id, None)
         self.set_state("idle")
 
@@ -302,6 +302,5 @@ def _run_one(adapter: RqAdapter, worker: Worker, kind: type[HorseWorker | OnePro
             native.work(logging_level="WARNING")
         except redis.RedisError as error:
             log.warning("the broker is away: %s", error)
-        # RQ's worker leaves for a broker's outage; this process does not.
-        worker.stopping.wait(0 if worker.stopping.is_set() else 1.0)
+        worker.stopping.wait(1.0)  # RQ's worker leaves for a broker's outage; this process does not
     return 0

@@ -30,6 +30,7 @@ from hashlib import sha1
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
+from queuekit.clients import one_try
 from queuekit.errors import ConfigError
 from queuekit.job import JobStatus, Record
 from queuekit.store import (
@@ -84,18 +85,12 @@ class _NotConnected(ConnectionError):
 def _connect(url: str, timeout: float) -> redis.Redis:
     """A client that tries once, waits `timeout` seconds at most, and tells a failed connect from a lost reply."""
     import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
 
     try:
         pool = redis.ConnectionPool.from_url(
             url,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            # No greeting whose answers are waited for: three ways less for an enqueue from a short-lived process.
-            protocol=2,
-            driver_info=None,
+            **one_try(timeout),
+            driver_info=None,  # nor is it told who we are: three ways less for an enqueue from a short-lived process
             decode_responses=True,
             encoding_errors="surrogatepass",  # half an emoji in an error message is no reason to lose the outcome
             health_check_interval=0,
@@ -157,7 +152,7 @@ class RedisStore:
             lease=settings.lease,
             retention=settings.retention,
             dead_ttl=settings.dead_letter_ttl,
-            timeout=min(2.0, settings.enqueue_timeout * 0.3),
+            timeout=settings.store_timeout,
         )
 
     # ---- calls -----------------------------------------------------------------------------------------------------
