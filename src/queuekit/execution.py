@@ -34,7 +34,7 @@ from queuekit.errors import ConfigError, JobCancelled, PayloadError, StaleAttemp
 from queuekit.job import moment
 from queuekit.limits import HardLimit, Interrupted, Limits, limited, raise_in_thread, under_limits
 from queuekit.loops import submit
-from queuekit.message import InvalidMessage, Message
+from queuekit.message import InvalidMessage, Message, split_route
 from queuekit.processes import process_name
 from queuekit.retry import (
     Category,
@@ -187,7 +187,6 @@ class Execution:
         worker: the name of the worker's current incarnation; `renew` opens a lease for it where there is none.
         find: the task of a name, or None where this worker does not know it.
         stopping: set when the worker is asked to stop.
-        wait: called with seconds while the store is away (the memory backend has no store that can be).
     """
 
     def __init__(
@@ -345,7 +344,7 @@ class Execution:
         return self._release(held, f"this worker {why}", min(max(waited, 1.0), 300.0))
 
     def _adopted(self, delivery: Delivery) -> Message:
-        backend, queue, level = delivery.bell.route.split(":")
+        backend, queue, level = split_route(delivery.bell.route)
         return Message(
             id=delivery.bell.id,
             task=delivery.bell.task,
@@ -353,7 +352,7 @@ class Execution:
             kwargs=delivery.kwargs,
             queue=queue,
             backend=backend,
-            priority=int(level),
+            priority=level,
             timeout=delivery.bell.timeout,
         )
 

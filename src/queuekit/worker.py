@@ -74,7 +74,6 @@ class Worker:
         self._pipe: int | None = None
         self._pid = os.getpid()
         self._born = self._pause = 0.0
-        self._thread: threading.Thread | None = None
         self._find = find
 
     def another(self) -> Worker:
@@ -175,8 +174,7 @@ class Worker:
                 time.sleep(0.5)
                 self.watch()
 
-        self._thread = threading.Thread(target=loop, name="queuekit-minder", daemon=True)
-        self._thread.start()
+        threading.Thread(target=loop, name="queuekit-minder", daemon=True).start()
 
 
 _started: weakref.WeakSet[Worker] = weakref.WeakSet()
