@@ -27,14 +27,14 @@ import weakref
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from queuekit.context import JobContext, running
 from queuekit.errors import ConfigError, JobCancelled, PayloadError, StaleAttempt
 from queuekit.job import moment
 from queuekit.limits import HardLimit, Interrupted, Limits, limited, raise_in_thread, under_limits
 from queuekit.loops import submit
-from queuekit.message import InvalidMessage, Message, split_route
+from queuekit.message import ID_PATTERN, InvalidMessage, Message, Publication, split_route
 from queuekit.processes import process_name
 from queuekit.retry import (
     Category,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 
     from queuekit.message import Doorbell
     from queuekit.settings import Settings
+    from queuekit.store import Created
     from queuekit.task import Task
 
 __all__ = [
@@ -359,7 +360,10 @@ class Execution:
     def _adopt(self, delivery: Delivery) -> str:
         message = self._adopted(delivery)
         log.warning("job %s: its record was lost with the store; it is made again from the message", message.id)
-        made = self.store.create(
+        return self._create(message).epoch
+
+    def _create(self, message: Message) -> Created:
+        return self.store.create(
             NewJob(
                 id=message.id,
                 message=message.seal(),
@@ -369,7 +373,73 @@ class Execution:
                 result_ttl=message.result_ttl,
             )
         )
-        return made.epoch
+
+    # ---- native producers -------------------------------------------------------------------------------------------
+
+    def adopt(
+        self, *, id: object, task: object, args: object, kwargs: object, queue: str, priority: int = 0
+    ) -> Delivery | Unrecorded:
+        """A delivery for a native message that nobody published through queuekit, with the setting `adopt`: its record
+        is made now, under the native id, with the options that the task declares. A redelivery finds it.
+
+        While the store is away it waits for it, until the worker stops: Unrecorded then.
+
+        Args:
+            queue, priority: where it was found, in queuekit's words: a queue without namespace and level, and 0 to 9.
+
+        Raises:
+            InvalidMessage: with the reason, for the quarantine: the setting is off, or there is no such task here, or
+                its id, arguments or their types cannot be.
+        """
+        message = self._from_native(id, task, args, kwargs, queue, priority)
+        while True:
+            try:
+                made = self._create(message)
+                break
+            except StoreAway as error:
+                log.warning("native job %s: cannot be recorded: %s", message.id, error)
+                if self.stopping.wait(STORE_AWAY_PAUSE):
+                    return Unrecorded(str(error))
+        if not made.same:
+            raise InvalidMessage(f"job {message.id!r} exists, and asks for something else")
+        bell = Publication(message, made.pseq or 0, made.number, made.epoch).doorbell
+        return Delivery(bell, message.args, message.kwargs)
+
+    def _from_native(
+        self, id: object, task: object, args: object, kwargs: object, queue: str, priority: int
+    ) -> Message:
+        if not self.settings.adopt:
+            raise InvalidMessage("nobody published it through queuekit; the setting adopt=true would run it")
+        if not isinstance(id, str) or not ID_PATTERN.match(id):
+            raise InvalidMessage(f"its id {str(id)[:80]!r} is not 1 to 128 letters, digits, '_' and '-'")
+        found = self._find(task) if isinstance(task, str) else None
+        if found is None:
+            raise InvalidMessage(f"this worker does not know the task {str(task)[:200]!r}")
+        if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
+            raise InvalidMessage("its args must be a list and its kwargs a mapping")
+        message = Message(
+            id=id,
+            task=found.name,
+            args=list(args),
+            kwargs=kwargs,
+            queue=queue,
+            backend=cast("str", self.settings.backend),
+            priority=priority,
+            timeout=found.timeout,
+            soft_timeout=found.soft_timeout,
+            result_ttl=self.settings.result_ttl if found.result_ttl is None else found.result_ttl,
+            keep_result=found.keep_result,
+            private=found.private,
+        )
+        try:
+            size = len(message.seal().encode())
+            found.codec(self.settings.payload_limit).decode_arguments(message.args, message.kwargs)
+        except (PayloadError, TypeError, ValueError) as error:
+            said = "(private)" if message.private else str(error)
+            raise InvalidMessage(f"its arguments do not fit the task {found.name!r}: {said}") from None
+        if size > self.settings.payload_limit:
+            raise InvalidMessage(f"it takes {size} bytes, more than payload_limit={self.settings.payload_limit}")
+        return message
 
     # ---- run --------------------------------------------------------------------------------------------------------
 

@@ -105,6 +105,11 @@ class Settings:
         readers.store_lost,
         "What becomes of a message whose record went with the store's data: 'quarantine', or 'adopt' to run it.",
     )
+    adopt: bool = _setting(
+        False,
+        readers.flag,
+        "Run native messages on queuekit's queues that name a known task: producers without queuekit. Each becomes a job.",
+    )
     unknown_grace: Duration = _setting(
         3600.0,
         readers.seconds,
