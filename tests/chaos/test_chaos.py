@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from queuekit import Job
     from queuekit.testing.bench import WorkerBench
-    from queuekit.testing.servers import RedisServer
+    from queuekit.testing.servers import RedisServer, Server
 
 SECONDS = float(os.environ.get("QUEUEKIT_TEST_CHAOS_SECONDS", "30"))
 SEED = int(os.environ.get("QUEUEKIT_TEST_CHAOS_SEED", "1"))
@@ -153,10 +153,11 @@ class Chaos:
 @pytest.mark.timeout(int(SECONDS * 2) + 240)
 def test_chaos(
     new_bench: Callable[..., WorkerBench],
+    new_broker: Callable[[], Server],
     new_server: Callable[[], RedisServer],
     record_property: Callable[[str, object], None],
 ) -> None:
-    broker, store = new_server(), new_server()
+    broker, store = new_broker(), new_server()
     bench = new_bench(broker_url=broker.url, store_url=store.url, enqueue_timeout=2.0)
     bench.start_worker()
     chaos = Chaos(bench, broker, SEED)

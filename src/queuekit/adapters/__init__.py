@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from queuekit.errors import ConfigError, QueuekitError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from queuekit.adapters.report import Row
     from queuekit.message import Publication
     from queuekit.settings import Settings
     from queuekit.task import Task
@@ -49,11 +50,19 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the conformance suite may ask of an adapter. `gaps` says why a clause does not hold, by clause ("C15")."""
+    """What the conformance suite may ask of an adapter.
+
+    Attributes:
+        brokers: the kinds of broker that it runs on, "redis" and "rabbitmq", the first one as the usual one.
+        gaps: why a clause does not hold: by clause ("C15"), for one pool ("C15:worker") or one broker ("C3:rabbitmq").
+        refused: the engine's pools that the adapter does not run, and why.
+    """
 
     pools: tuple[Pool, ...]
     default_pool: str
+    brokers: tuple[str, ...] = ("redis",)
     gaps: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class Adapter(Protocol):
@@ -79,6 +88,14 @@ class Adapter(Protocol):
     def native(self, task: Task[..., Any, Any]) -> Any:
         """The task as the engine knows it: a Celery task, an RQ function, a Dramatiq actor."""
         ...
+
+    def compile(self, task: Task[..., Any, Any], pool: Pool, rows: Mapping[str, Row]) -> Iterable[Row]:
+        """What the task becomes on this pool, for `queuekit compile` and the setting strict. `rows` is what follows from
+        the capabilities alone, by field; what is given stands in the place of a row of the same field, or beside them.
+        Options are to be read off what native() and publish() make. Makes no connection.
+
+        Optional: an adapter without it is reported by its capabilities, and without options of the engine."""
+        return ()
 
     def run_worker(self, worker: Worker) -> int:
         """Run the engine's worker in this process until it is told to stop; its exit code. Called in the main thread.

@@ -25,9 +25,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from queuekit import App
+    from queuekit.testing.rabbit import RabbitServer
     from queuekit.testing.servers import RedisServer
 
-__all__ = ["Broker", "a_server", "queuekit_broker", "queuekit_memory", "queuekit_server", "require"]
+__all__ = [
+    "Broker",
+    "a_rabbitmq",
+    "a_server",
+    "queuekit_broker",
+    "queuekit_memory",
+    "queuekit_rabbitmq",
+    "queuekit_server",
+    "require",
+]
 
 pytest.register_assert_rewrite("queuekit.testing.conformance", "queuekit.testing.bench")
 
@@ -99,6 +109,13 @@ def queuekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisS
         yield server
 
 
+@pytest.fixture(scope="session")
+def queuekit_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """One RabbitMQ node for the whole session. Skips where there is none: see require()."""
+    with a_rabbitmq(tmp_path_factory.mktemp("queuekit-rabbitmq")) as server:
+        yield server
+
+
 @pytest.fixture
 def queuekit_broker(queuekit_server: RedisServer) -> Broker:
     """A fresh namespace on the session's server."""
@@ -118,6 +135,16 @@ def a_server(folder: Path) -> RedisServer:
         except LookupError as error:
             wanted.append(str(error))
     return require(f"a Redis or Valkey server ({'; '.join(wanted)})")
+
+
+def a_rabbitmq(folder: Path, **options: Any) -> RabbitServer:
+    """A RabbitMQ node that is not started yet; `options` for its rabbitmq.conf."""
+    from queuekit.testing.rabbit import RabbitServer, find_rabbitmq
+
+    try:
+        return RabbitServer(find_rabbitmq(), folder, options=options)
+    except LookupError as error:
+        return require(f"RabbitMQ ({error})")
 
 
 def require(what: str) -> NoReturn:

@@ -1,4 +1,5 @@
-"""Redis and Valkey servers of a test's own: on loopback, on a free port, with their data in a folder of the test.
+"""Servers of a test's own, above all Redis and Valkey: on loopback, on a free port, with their data in a folder of the
+test.
 
 A server ends with the process that started it, also when that one is killed: a shell waits for the end of its input
 and then ends the server.
@@ -15,15 +16,13 @@ import time
 from contextlib import suppress
 from os import kill
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
-__all__ = ["RedisServer", "find_server"]
-
-START_TIMEOUT = 10.0
+__all__ = ["RedisServer", "Server", "find_server", "free_port"]
 
 # The first line of input names the signal; the end of input is one too. It ends when the server does.
 GUARD = """
@@ -60,38 +59,50 @@ def find_server(kind: str) -> Path:
     return Path(found)
 
 
-class RedisServer:
+class Server:
     """One server. It keeps its port over stop() and start(), so that clients can connect again.
 
     Everything it has acknowledged is kept over kill() and restart().
     """
 
-    def __init__(self, binary: Path, folder: Path, *, options: Sequence[str] = ()) -> None:
-        self._binary, self._folder, self._options = binary, folder, list(options)
+    start_timeout = 10.0  # seconds
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self._binary, self._folder = binary, folder
         self._guard: subprocess.Popen[str] | None = None
         self.port = 0
         self.pid = 0
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        raise NotImplementedError
+
+    def prepare(self) -> tuple[list[str], Mapping[str, str] | None]:
+        """Its command, and its environment (None: this process's own)."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def empty(self) -> None:
+        """Take everything out of it while it runs."""
+        raise NotImplementedError
+
+    def values(self) -> list[bytes]:
+        """Everything that lies in it, for tests that look for what must not be there."""
+        raise NotImplementedError
 
     def start(self) -> None:
-        """Returns when the server answers. Raises RuntimeError with its log when it ends, or does not within 10 s."""
+        """Returns when the server answers. Raises RuntimeError with its log when it ends, or does not in time."""
         if self._guard is not None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.port = self.port or _free_port()
-        command = [
-            str(self._binary), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder),
-            # everysec puts a write off for up to 2 s while the disk is busy: a killed server would forget what it had
-            # acknowledged. Without fsync each write is handed to the system before its answer, which outlives the kill.
-            "--save", "", "--appendonly", "yes", "--appendfsync", "no", "--maxmemory-policy", "noeviction",
-            *self._options,
-        ]  # fmt: skip
+        self.port = self.port or free_port()
+        command, environ = self.prepare()
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", GUARD, "guard", *command],
             cwd=self._folder,
+            env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -100,8 +111,8 @@ class RedisServer:
         )
         assert self._guard.stdout is not None
         self.pid = int(self._guard.stdout.readline())
-        until = time.monotonic() + START_TIMEOUT
-        while not _answers(self.port):
+        until = time.monotonic() + self.start_timeout
+        while not self.answers():
             if self._guard.poll() is not None or time.monotonic() > until:
                 self.kill()
                 log = (self._folder / "server.log").read_text("utf-8", "replace")
@@ -155,17 +166,69 @@ class RedisServer:
         self.kill()
 
 
-def _free_port() -> int:
+class RedisServer(Server):
+    """Redis or Valkey. `options` are added to its command line."""
+
+    def __init__(self, binary: Path, folder: Path, *, options: Sequence[str] = ()) -> None:
+        super().__init__(binary, folder)
+        self._options = list(options)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def prepare(self) -> tuple[list[str], Mapping[str, str] | None]:
+        command = [
+            str(self._binary), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder),
+            # everysec puts a write off for up to 2 s while the disk is busy: a killed server would forget what it had
+            # acknowledged. Without fsync each write is handed to the system before its answer, which outlives the kill.
+            "--save", "", "--appendonly", "yes", "--appendfsync", "no", "--maxmemory-policy", "noeviction",
+            *self._options,
+        ]  # fmt: skip
+        return command, None
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as conversation:
+                conversation.sendall(b"PING\r\n")
+                return conversation.recv(64).startswith((b"+PONG", b"-NOAUTH"))  # and not -LOADING
+        except OSError:
+            return False
+
+    def empty(self) -> None:
+        import redis
+
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+    def values(self) -> list[bytes]:
+        import redis
+
+        client: Any
+        with redis.Redis.from_url(self.url) as client:
+            return [value for key in client.keys("*") for value in _values(client, key)]
+
+
+def _values(client: Any, key: bytes) -> Iterable[bytes]:
+    """Whatever it is kept in."""
+    match client.type(key):
+        case b"string":
+            return [client.get(key)]
+        case b"list":
+            return client.lrange(key, 0, -1)  # type: ignore[no-any-return]
+        case b"set":
+            return client.smembers(key)  # type: ignore[no-any-return]
+        case b"zset":
+            return client.zrange(key, 0, -1)  # type: ignore[no-any-return]
+        case b"hash":
+            return client.hvals(key)  # type: ignore[no-any-return]
+        case b"stream":
+            return [value for _, fields in client.xrange(key) for value in fields.values()]
+    return []
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as conversation:
-            conversation.sendall(b"PING\r\n")
-            return conversation.recv(64).startswith((b"+PONG", b"-NOAUTH"))  # and not -LOADING
-    except OSError:
-        return False

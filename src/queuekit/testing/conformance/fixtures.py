@@ -4,33 +4,37 @@ bench         an App with the suite's tasks and a worker that runs them, on each
               the tests of a target
 workers       the same, for what needs worker processes
 new_bench     makes one with servers, workers and settings of its own
-new_server    makes a Redis or Valkey server that a test may stop, freeze and empty
+new_broker    makes a broker of the target's kind that a test may stop, freeze and empty; new_server a Redis or Valkey
+              server for the store
 foreign       the module that knows how to put foreign messages into the engine's queues
 """
 
 from __future__ import annotations
 
 import importlib
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from queuekit.testing.bench import Bench, MemoryBench, WorkerBench
-from queuekit.testing.plugin import a_server, require
+from queuekit.testing.plugin import a_rabbitmq, a_server, require
 from queuekit.testing.report import GAP, PROPERTY
 from queuekit.testing.target import Target, find_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from queuekit.testing.raw import Foreign
-    from queuekit.testing.servers import RedisServer
+    from queuekit.testing.servers import RedisServer, Server
 
 __all__ = [
     "bench",
     "foreign",
     "main_bench",
     "new_bench",
+    "new_broker",
     "new_server",
     "pytest_collection_modifyitems",
     "pytest_generate_tests",
@@ -75,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _needs_workers(item: pytest.Item) -> bool:
     names = getattr(item, "fixturenames", ())
-    return "target" in names and not {"workers", "new_bench", "new_server", "foreign"}.isdisjoint(names)
+    return "target" in names and not {"workers", "new_bench", "new_broker", "new_server", "foreign"}.isdisjoint(names)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -110,11 +114,7 @@ def main_bench(
     target: Target, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp(target.name)
-    bench: Bench
-    if target.real:
-        bench = WorkerBench(target, folder, broker_url=request.getfixturevalue("queuekit_server").url)
-    else:
-        bench = MemoryBench(target, folder)
+    bench = WorkerBench(target, folder, **_urls(target, request)) if target.real else MemoryBench(target, folder)
     yield bench
     bench.close()
 
@@ -134,19 +134,25 @@ def workers(bench: Bench) -> WorkerBench:
     return bench
 
 
+def _urls(target: Target, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Of the servers that all tests of the session share."""
+    store = request.getfixturevalue("queuekit_server").url
+    if target.broker == "rabbitmq":
+        return {"broker_url": request.getfixturevalue("queuekit_rabbitmq").url, "store_url": store}
+    return {"broker_url": store}
+
+
 @pytest.fixture
 def new_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
-    made: list[RedisServer] = []
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(a_server(tmp_path_factory.mktemp("server")))
 
-    def make() -> RedisServer:
-        server = a_server(tmp_path_factory.mktemp("server"))
-        made.append(server)
-        server.start()
-        return server
 
-    yield make
-    for server in made:
-        server.kill()
+@pytest.fixture
+def new_broker(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+    make: Callable[[Path], Server] = a_rabbitmq if target.broker == "rabbitmq" else a_server
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(make(tmp_path_factory.mktemp("broker")))
 
 
 @pytest.fixture
@@ -154,13 +160,11 @@ def new_bench(
     target: Target, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., WorkerBench]]:
     """WorkerBench(**settings) in use, on the session's server where no broker_url is given; without a worker."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
 
         def make(**settings: Any) -> WorkerBench:
             if "broker_url" not in settings:
-                settings["broker_url"] = request.getfixturevalue("queuekit_server").url
+                settings = {**_urls(target, request), **settings}
             made = WorkerBench(target, tmp_path_factory.mktemp(target.name), **settings)
             request.node.funcargs[f"bench {id(made)}"] = made  # for the report of a failure
             stack.callback(made.close)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from queuekit import Job
     from queuekit.testing.bench import Bench, WorkerBench
-    from queuekit.testing.servers import RedisServer
+    from queuekit.testing.servers import RedisServer, Server
 
 
 class TestC6:
@@ -25,10 +25,13 @@ class TestC6:
         assert [job.result(timeout=20) for job in jobs] == [1, 2, 3]
 
     def test_messages_that_were_deleted_are_found_missing(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
         """The broker comes back empty; the store is another server."""
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, lease=2.0)
         jobs = tasks.add.enqueue_many([(n,) for n in range(5)])
         broker.restart(empty=True)
@@ -40,25 +43,28 @@ class TestC6:
         assert last - began <= 2.0 + 2.0 + SLACK + 5  # the worker starts meanwhile
 
     def test_the_broker_is_emptied_under_a_worker(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
-        import redis
-
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, lease=2.0)
         bench.start_worker()
         blockers: list[Job[Any]] = [tasks.sleep.enqueue(1.0) for _ in range(4)]
         bench.started(blockers[0])
         jobs = tasks.add.enqueue_many([(n,) for n in range(5)])
-        with redis.Redis.from_url(broker.url) as client:
-            client.flushall()
+        broker.empty()
         with bench.supervised():
             assert all(bench.ended(job, within=40).status == "succeeded" for job in [*blockers, *jobs])
 
     def test_the_broker_is_restarted(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, lease=2.0)
         bench.start_worker()
         jobs = tasks.follow.enqueue_many([(["connection"],), (["connection", "timeout"],)])
@@ -67,10 +73,13 @@ class TestC6:
             assert all(bench.ended(job, within=40).status == "succeeded" for job in jobs)
 
     def test_the_store_is_restarted(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
         """A job that ends while the store is away keeps its outcome until it can be recorded."""
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, lease=LEASE)
         bench.start_worker()
         job = tasks.sleep.enqueue(0.5)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from queuekit.testing.bench import Bench, WorkerBench
-    from queuekit.testing.servers import RedisServer
+    from queuekit.testing.servers import RedisServer, Server
 
 TIMEOUT = 1.5
 
@@ -35,9 +35,12 @@ class TestC7:
     clause = "C7"
 
     def test_the_store_refuses(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, enqueue_timeout=TIMEOUT)
         store.kill()
         assert enqueue_fails(bench).recorded is False
@@ -45,9 +48,12 @@ class TestC7:
         assert tasks.add.options(id="c7").enqueue(1).created
 
     def test_the_store_is_silent(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, enqueue_timeout=TIMEOUT)
         tasks.add.enqueue(1)  # connected
         store.freeze()
@@ -59,10 +65,14 @@ class TestC7:
 
     @pytest.mark.parametrize("how", ["kill", "freeze"])
     def test_only_the_broker_is_away(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer], how: str
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
+        how: str,
     ) -> None:
         """The job is accepted, and runs when the broker is back."""
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, enqueue_timeout=TIMEOUT)
         getattr(broker, how)()
         began = time.monotonic()

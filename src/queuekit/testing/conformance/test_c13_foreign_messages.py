@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from queuekit.testing.bench import Bench, WorkerBench
     from queuekit.testing.raw import Foreign
-    from queuekit.testing.servers import RedisServer
+    from queuekit.testing.servers import RedisServer, Server
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,12 +136,15 @@ class TestC13:
         assert [(one.number, one.outcome) for one in job.info().attempts] == [(1, "released"), (1, "succeeded")]
 
     def test_a_doorbell_without_a_record_is_dropped(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
         """The record has expired: this very store let it go, so there is nothing to keep."""
         import redis
 
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url)
         job = tasks.add.enqueue(1)
         client: Any
@@ -156,10 +159,13 @@ class TestC13:
         assert bench.worker.exit_code is None
 
     def test_a_message_from_before_the_store_was_lost(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
         """It may be the last trace of an accepted job: it is kept aside."""
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url)
         job = tasks.add.enqueue(1)
         store.restart(empty=True)
@@ -170,9 +176,12 @@ class TestC13:
         assert bench.worker.exit_code is None
 
     def test_a_message_from_before_the_store_was_lost_can_be_adopted(
-        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
     ) -> None:
-        broker, store = new_server(), new_server()
+        broker, store = new_broker(), new_server()
         bench = new_bench(broker_url=broker.url, store_url=store.url, store_lost="adopt")
         job = tasks.add.enqueue(1, b=5)
         store.restart(empty=True)

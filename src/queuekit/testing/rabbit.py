@@ -1,0 +1,122 @@
+"""A RabbitMQ node of a test's own: on loopback, on a free port, without plugins, with its data in a folder of the test.
+
+It takes about six seconds to start. Nodes find one another by epmd, which the first one starts, and which stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from queuekit.testing.servers import Server, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["RabbitServer", "find_rabbitmq"]
+
+DEBIAN = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on PATH wants to be root, and becomes another user
+
+
+def find_rabbitmq() -> Path:
+    """The binary. Raises LookupError with what to install."""
+    found = str(DEBIAN) if DEBIAN.is_file() else shutil.which("rabbitmq-server")
+    if found is None:
+        raise LookupError("rabbitmq: no rabbitmq-server on PATH; install the system's package rabbitmq-server")
+    return Path(found)
+
+
+class RabbitServer(Server):
+    """`options` go into rabbitmq.conf: {"consumer_timeout": 60_000}. restart() keeps what is durable."""
+
+    start_timeout = 60.0
+
+    def __init__(self, binary: Path, folder: Path, *, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(binary, folder)
+        self._options = dict(options or {})
+        self._other_port = 0  # for other nodes, of which there are none
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def prepare(self) -> tuple[list[str], Mapping[str, str] | None]:
+        self._other_port = self._other_port or free_port()
+        folder = self._folder
+        said = {
+            "listeners.tcp.1": f"127.0.0.1:{self.port}",
+            "log.console": "true",
+            "log.file": "false",
+            **self._options,
+        }
+        (folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in said.items()))
+        (folder / "plugins").write_text("[].\n")
+        theirs = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
+        return [str(self._binary)], {
+            **theirs,
+            "HOME": str(folder),  # of its cookie
+            "RABBITMQ_NODENAME": f"queuekit{os.getpid()}x{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._other_port),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",  # one thread that does not spin
+            "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the server, and no shell stands between
+        }
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as conversation:
+                conversation.sendall(b"AMQP\x00\x00\x09\x01")
+                return conversation.recv(8)[:1] == b"\x01"  # its first method
+        except OSError:
+            return False
+
+    # ---- what is in it ----------------------------------------------------------------------------------------------
+
+    def queues(self) -> list[str]:
+        """The names of the queues of the virtual host /."""
+        import subprocess
+
+        name = f"queuekit{os.getpid()}x{self.port}@localhost"
+        done = subprocess.run(
+            [str(self._binary.with_name("rabbitmqctl")), "-n", name, "-q", "list_queues", "name"],
+            env={**os.environ, "HOME": str(self._folder)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return [line for line in done.stdout.splitlines() if line and line != "name"]
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
+        import amqp
+
+        with amqp.Connection(f"127.0.0.1:{self.port}", userid="guest", password="guest") as connection:
+            yield connection.channel()
+
+    def empty(self) -> None:
+        """Its queues are deleted under their consumers, with what was delivered and not acknowledged."""
+        names = self.queues()
+        with self._channel() as channel:
+            for name in names:
+                channel.queue_delete(name)
+
+    def values(self) -> list[bytes]:
+        """The bodies of the waiting messages, and their properties and headers as JSON. They stay where they are."""
+        found = []
+        names = self.queues()
+        with self._channel() as channel:
+            for name in names:
+                while (message := channel.basic_get(name)) is not None:  # back in the queue when the channel closes
+                    body = message.body
+                    found.append(body if isinstance(body, bytes) else body.encode())
+                    found.append(json.dumps(message.properties, default=repr).encode())
+        return found
