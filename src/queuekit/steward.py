@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import select
 import signal
 import sys
@@ -21,11 +22,14 @@ import time
 from typing import TYPE_CHECKING
 
 from queuekit.adapters import BrokerAway
+from queuekit.events import Hooks, load_hooks
 from queuekit.processes import is_alive
 from queuekit.store import StoreAway
 from queuekit.ticks import Ticker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from queuekit.settings import Settings
     from queuekit.store import Store
 
@@ -61,17 +65,32 @@ class _Watched:
 
 
 class Steward:
-    """The steward of one worker. `end` is a file descriptor that is readable once the worker has closed its side."""
+    """The steward of one worker. `end` is a file descriptor that is readable once the worker has closed its side.
 
-    def __init__(self, store: Store, ticker: Ticker, worker: str, parent: str, settings: Settings, end: int) -> None:
+    `hooks` loads what is told of lost attempts: beside the beats, since it imports the user's code.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ticker: Ticker,
+        worker: str,
+        parent: str,
+        settings: Settings,
+        end: int,
+        hooks: Callable[[], Hooks] = Hooks,
+        about: str = "",
+    ) -> None:
         self.store, self.ticker = store, ticker
-        self.worker, self.parent, self.settings = worker, parent, settings
+        self.worker, self.parent, self.settings, self.about = worker, parent, settings, about
         self._watched = _Watched()
         self._end = end
         self._watched.poll.register(end, select.POLLIN | select.POLLHUP)
         self._running: set[str] = set()
         self._leaving = False
         self._now = threading.Event()  # tick at once
+        self._load_hooks = hooks
+        self._lost: queue.SimpleQueue[str] = queue.SimpleQueue()  # jobs whose attempts a beat has ended, to be told
 
     def run(self) -> None:
         ticking = threading.Thread(target=self._tick_on, name="queuekit-ticks", daemon=True)
@@ -82,7 +101,7 @@ class Steward:
             self._watched.poll.poll(self.settings.tick * 1000)
         self._leave()
         self._leaving = True
-        self._now.set()
+        self._now.set()  # the last tick
         ticking.join(timeout=self.settings.lease)
 
     def _parent_gone(self) -> bool:
@@ -95,9 +114,12 @@ class Steward:
             beat = self.store.beat(self.worker, dead=dead)
             if not beat.alive:
                 log.warning("worker %s was taken for gone, and its attempts were ended: a new lease", self.worker)
-                beat = self.store.beat(self.worker, start=True)
+                beat = self.store.beat(self.worker, start=True, about=self.about)
             self._running = set(beat.processes)
             self._watched.keep(self._running | {self.parent})
+            for id in beat.lost:
+                log.warning("job %s: the process that ran its attempt has died", id, extra={"job_id": id})
+                self._lost.put(id)
             if dead:
                 log.debug("worker %s: processes that ran attempts have ended: %s", self.worker, ", ".join(dead))
                 self._now.set()  # by the other thread: whatever there is to publish, the beats go on
@@ -115,20 +137,25 @@ class Steward:
                 time.sleep(self.settings.tick)
                 continue
             if lost:
-                log.warning("worker %s has died: %d attempts were lost, and run again", self.worker, lost)
-            self._tick_once()
+                log.warning("worker %s has died: %d attempts were lost, and run again", self.worker, len(lost))
+            for id in lost:
+                self._lost.put(id)
             return
 
     def _tick_on(self) -> None:
+        self.ticker.hooks = self._load_hooks()
         while True:
+            leaving = self._leaving  # asked before the tick: the last one sees all that was lost
+            self._tick_once()
+            if leaving:
+                return
             self._now.wait(self.settings.tick)
             self._now.clear()
-            if self._leaving:
-                return
-            self._tick_once()
 
     def _tick_once(self) -> None:
         try:
+            while not self._lost.empty():
+                self.ticker.tell([self._lost.get()])
             self.ticker.tick()
         except (StoreAway, BrokerAway) as error:
             log.warning("no tick: %s", error)
@@ -140,22 +167,44 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # it leaves after its worker, not before
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     line = _first_line(sys.stdin.fileno())
     if not line:  # the worker has died before it could say what to do
         return 0
     order = json.loads(line)
 
     from queuekit.adapters import load_adapter
+    from queuekit.logs import configure_logging
     from queuekit.settings import Settings
     from queuekit.store.redis import RedisStore
 
     settings = Settings.from_json(order["settings"])
+    configure_logging("INFO", settings.log_format)
     store = RedisStore.of(settings)
     assert settings.backend is not None
     adapter = load_adapter(settings.backend)(settings)
-    Steward(store, Ticker(store, adapter), order["worker"], order["parent"], settings, sys.stdin.fileno()).run()
+    ticker, end = Ticker(store, adapter), sys.stdin.fileno()
+    path = order.get("path", [])
+    Steward(
+        store,
+        ticker,
+        order["worker"],
+        order["parent"],
+        settings,
+        end,
+        hooks=lambda: _hooks(settings.hooks, path),
+        about=order["about"],
+    ).run()
     return 0
+
+
+def _hooks(names: Sequence[str], path: Sequence[str]) -> Hooks:
+    """The hooks of the setting. Where they cannot be loaded here, the steward does without."""
+    sys.path.extend(folder for folder in path if folder not in sys.path)  # behind: a user's redis.py is not ours
+    try:
+        return Hooks(load_hooks(names))
+    except (Exception, SystemExit):
+        log.exception("the hooks cannot be loaded in the steward, which tells of no lost attempt")
+        return Hooks()
 
 
 def _first_line(fd: int) -> bytes:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from queuekit.events import Hooks, settled
 from queuekit.message import InvalidMessage, Message, Publication
+from queuekit.store import StoreAway
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from queuekit.adapters import Adapter
     from queuekit.store import Store, Taken
 
@@ -26,9 +30,9 @@ def publish(store: Store, adapter: Adapter, route: str, taken: list[Taken]) -> N
     publications = []
     for one in taken:
         try:
-            publications.append(Publication(Message.open(one.message), one.pseq, one.number, one.epoch))
-        except InvalidMessage as error:  # recorded by a later version: its own stewards publish it
-            log.warning("a job on %s cannot be published from here: %s", route, error)
+            publications.append(Publication(Message.to_publish(one.message), one.pseq, one.number, one.epoch))
+        except InvalidMessage as error:
+            log.warning("a job on %s cannot be published: %s", route, error)
     if not publications:
         return
     try:
@@ -48,17 +52,33 @@ def publish(store: Store, adapter: Adapter, route: str, taken: list[Taken]) -> N
 class Ticker:
     """What every steward does for all: reap, and publish what is due and what was lost on the backend's routes."""
 
-    def __init__(self, store: Store, adapter: Adapter) -> None:
+    def __init__(self, store: Store, adapter: Adapter, hooks: Hooks | None = None) -> None:
         self.store = store
         self.adapter = adapter
+        self.hooks = hooks or Hooks()
 
     def tick(self) -> None:
         """Raises StoreAway or BrokerAway; nothing is lost by that."""
-        for id, why in self.store.reap(BATCH):
-            log.warning("job %s: its attempt was ended: %s", id, why)
+        reaped = self.store.reap(BATCH)
+        for id, why in reaped:
+            log.warning("job %s: its attempt was ended: %s", id, why, extra={"job_id": id})
+        self.tell(id for id, _ in reaped)
         for route in self.store.routes(self.adapter.name):
             self._drain(route)
             self.store.mark(route, self.adapter.depth(route))
+
+    def tell(self, ids: Iterable[str]) -> None:
+        """Tell the hooks of jobs whose attempts were just ended from outside."""
+        if not self.hooks:
+            return
+        for id in ids:
+            try:
+                record = self.store.get(id)
+            except StoreAway as error:
+                log.warning("job %s: no hook is told that its attempt was ended: %s", id, error, extra={"job_id": id})
+                continue
+            for event in [] if record is None else settled(record):
+                self.hooks(event)
 
     def _drain(self, route: str) -> None:
         for take in (self.store.take_due, self.store.take_lost):

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from queuekit.execution import Execution
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from queuekit.events import Hooks
     from queuekit.settings import Settings
     from queuekit.store import Store
     from queuekit.task import Task
@@ -35,6 +37,7 @@ log = logging.getLogger("queuekit")
 
 LONGEST_PAUSE: Final = 10.0  # seconds between two starts of a steward that ends each time
 LIVED: Final = 15.0  # seconds after which a steward that ends counts as a new misfortune
+STEWARD_LEAVES: Final = 3.0  # seconds for it to leave in
 
 
 class Worker:
@@ -58,6 +61,7 @@ class Worker:
         queues: Sequence[str] = (),
         concurrency: int | None = None,
         pool: str | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -68,7 +72,13 @@ class Worker:
         self.name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
         self.stopping = threading.Event()
         self.execution = Execution(
-            store, settings, find=find, worker=lambda: self.name, renew=self.renew, stopping=self.stopping
+            store,
+            settings,
+            find=find,
+            worker=lambda: self.name,
+            renew=self.renew,
+            stopping=self.stopping,
+            hooks=hooks,
         )
         self._steward: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
@@ -79,14 +89,27 @@ class Worker:
     def another(self) -> Worker:
         """The same for a process of its own: another name, one job at a time."""
         return Worker(
-            self.store, self.settings, self.tasks, find=self._find, queues=self.queues, concurrency=1, pool=self.pool
+            self.store,
+            self.settings,
+            self.tasks,
+            find=self._find,
+            queues=self.queues,
+            concurrency=1,
+            pool=self.pool,
+            hooks=self.execution.hooks,
         )
 
     # ---- the lease --------------------------------------------------------------------------------------------------
 
     def renew(self) -> None:
         """Open the lease, or open it again. Raises StoreAway."""
-        self.store.beat(self.name, start=True)
+        self.store.beat(self.name, start=True, about=self.about)
+
+    @property
+    def about(self) -> str:
+        """What it says of itself where it opens a lease: for people, as JSON."""
+        about = {"backend": self.settings.backend, "queues": self.queues, "concurrency": self.concurrency}
+        return json.dumps({**about, "pool": self.pool})
 
     def quarantine(self, raw: str, reason: str) -> bool:
         """Put a message that nobody may run aside. While the store is away it waits for it, until the worker stops:
@@ -134,7 +157,10 @@ class Worker:
             raise
         finally:
             os.close(read)
-        order = {"settings": self.settings.to_json(), "worker": self.name, "parent": process_name()}
+        order: dict[str, Any] = {"settings": self.settings.to_json(), "worker": self.name, "about": self.about}
+        order["parent"] = process_name()
+        if self.settings.hooks:
+            order["path"] = sys.path  # where they are found
         try:
             os.write(write, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:  # it has ended already: watch() sees to it
@@ -151,7 +177,8 @@ class Worker:
 
     def watch(self) -> None:
         """Start another steward where it has died. Cheap: call it each half second or so."""
-        if self._steward is None or os.getpid() != self._pid or self._steward.poll() is None:
+        steward = self._steward
+        if steward is None or os.getpid() != self._pid or steward.poll() is None:
             return
         lived = time.monotonic() - self._born
         if lived > LIVED:
@@ -159,12 +186,20 @@ class Worker:
         if lived < self._pause:
             return
         self._pause = min(max(0.5, 2 * self._pause), LONGEST_PAUSE)
-        log.warning("the steward has ended (%s): starting another", self._steward.returncode)
+        log.warning("the steward has ended (%s): starting another", steward.returncode)
         self._close_pipe()
         try:
             self._start_steward()
         except OSError as error:  # the next call tries again
             log.warning("no steward could be started, without which nothing is retried: %s", error)
+
+    def stop(self) -> None:
+        """The worker has ended, and its process may live on: the steward leaves, as it does after the end of both."""
+        steward, self._steward = self._steward, None
+        self._close_pipe()
+        if steward is not None:
+            with suppress(subprocess.TimeoutExpired):  # it says its last word to a store that is away
+                steward.wait(STEWARD_LEAVES)
 
     def watch_in_thread(self) -> None:
         """watch() each half second, for engines whose worker does not fork after its start."""

@@ -304,23 +304,27 @@ class FakeStore:
         self.beats, self.dead, self.left, self.away = 0, [""], 0, 0
         self.processes: tuple[str, ...] = ()
 
-    def beat(self, worker: str, *, start: bool = False, dead: Any = ()) -> Beat:
+    def beat(self, worker: str, *, start: bool = False, dead: Any = (), about: str = "") -> Beat:
         self.beats += 1
         self.dead += dead
         return Beat(True, tuple(one for one in self.processes if one not in self.dead))
 
-    def leave(self, worker: str) -> int:
+    def leave(self, worker: str) -> list[str]:
         if self.away:
             self.away -= 1
             raise StoreAway("away", sent=False)
         self.left += 1
-        return 0
+        return ["left"]
 
 
 class FakeTicker:
     def __init__(self) -> None:
         self.go, self.ticks = threading.Event(), 0
+        self.told: list[str] = []
         self.go.set()
+
+    def tell(self, ids: list[str]) -> None:
+        self.told += ids
 
     def tick(self) -> None:
         self.ticks += 1
@@ -372,6 +376,17 @@ def test_it_leaves_when_the_pipe_is_closed_even_if_the_store_is_away(here: InPro
     here.leave()
     assert here.store.left == 1
     assert here.store.away == 0
+
+
+def test_what_was_lost_at_the_end_is_told_after_a_long_tick(here: InProcess) -> None:
+    here.ticker.go.clear()
+    ticks = here.ticker.ticks
+    until(lambda: here.ticker.ticks > ticks, "a tick begins")
+    here.close()
+    until(lambda: here.store.left, "its worker is gone")
+    assert here.ticker.told == []
+    here.leave()
+    assert here.ticker.told == ["left"]
 
 
 def test_it_holds_no_descriptor_of_processes_that_are_over(here: InProcess) -> None:

@@ -1,0 +1,29 @@
+"""Tests with a `target` run on the default pool of each engine, or on what --queuekit-backend names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from queuekit.testing.conformance.fixtures import *  # noqa: F403
+from queuekit.testing.target import find_targets
+
+if TYPE_CHECKING:
+    from queuekit.testing.target import Target
+
+
+def _default(target: Target) -> bool:
+    capabilities = target.capabilities
+    return capabilities is None or target.pool_name == capabilities.default_pool
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "target" not in metafunc.fixturenames:
+        return
+    wanted = tuple(metafunc.config.getoption("--queuekit-backend") or ())
+    found: dict[str, Target] = {}
+    for target in find_targets(wanted):
+        if target.real and (wanted or _default(target)):
+            found.setdefault(str(target) if wanted else target.backend, target)
+    metafunc.parametrize("target", list(found.values()), indirect=True, scope="session", ids=str)
