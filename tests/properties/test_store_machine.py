@@ -27,10 +27,11 @@ from hypothesis.stateful import (
 )
 
 from queuekit.job import TERMINAL, TRANSITIONS, JobStatus
-from queuekit.store import Beat, Claimed, Early, IfEnded, NewJob, NoLease, Taken, Unseen
+from queuekit.store import Beat, Claimed, Early, IfEnded, NewJob, NoLease, Query, RouteCount, Taken, Unseen
 from queuekit.store.ends import write_end
 from queuekit.store.memory import MemoryStore
 from queuekit.store.redis import RedisStore
+from queuekit.store.views import WAITING
 from queuekit.testing.servers import RedisServer, find_server
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ DELAYS = (0.0, 0.5, 2.0)
 INDEXES = (
     "workers",
     "deadlines",
-    "dead",
+    "waiting",
+    "running",
+    "succeeded",
+    "cancelled",
+    "failed",
     *(f"{kind}:{route}" for kind in ("due", "queued", "outbox", "marks") for route in ROUTES),
 )
 
@@ -297,7 +302,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert after.status is not JobStatus.running
         else:
             assert before == after
-            assert accepted is (inside is not None and inside.ended == f"{token}:{how}")
+            done = {f"{token}:{how}", f"{token}:{how}-cancelled"}
+            assert bool(accepted) is (inside is not None and inside.ended in done)
 
     @precondition(lambda self: self.attempts and self.bells)
     @rule(which=recent, worker=workers)
@@ -381,6 +387,60 @@ class StoreMachine(RuleBasedStateMachine):
             assert record is not None
             self.revived_at[id] = record.attempt
             self.publish(record.route, [taken], confirm)
+
+    @precondition(lambda self: self.jobs("scheduled", "queued", "retrying"))
+    @rule(route=routes, n=st.integers(1, 3))
+    def purge(self, route: str, n: int) -> None:
+        """Only what waits on the route is cancelled: up to n of it, and fewer only where there is no more."""
+        waiting = {id for id in self.jobs("scheduled", "queued", "retrying") if self.memory._jobs[id].route == route}
+        gone = self.both(lambda store: store.purge(route, n, "emptied"))
+        assert set(gone) <= waiting
+        assert len(gone) == min(n, len(waiting))
+        assert all(self.memory.status(id) is JobStatus.cancelled for id in gone)
+        assert self.count(route).waiting + self.count(route).parked == len(waiting) - len(gone)
+
+    # ---- looking ----------------------------------------------------------------------------------------------------
+
+    def count(self, route: str) -> RouteCount:
+        found = self.both(lambda store: store.counts())
+        return next((one for one in found if one.route == route), RouteCount(route))
+
+    @rule(
+        statuses=st.sets(st.sampled_from(JobStatus)),
+        queue=st.sampled_from([None, None, "x", "y"]),
+        newest_first=st.booleans(),
+        n=st.integers(1, 3),
+    )
+    def look_at_a_list(self, statuses: set[JobStatus], queue: str | None, newest_first: bool, n: int) -> None:
+        """All pages together are the jobs that fit, each once and in order; the counts say as many."""
+        query = Query(frozenset(statuses), queue=queue, newest_first=newest_first)
+        found: list[tuple[float, str]] = []
+        cursor = None
+        while True:
+            page = self.both(lambda store, cursor=cursor: store.jobs(query, n, cursor))  # type: ignore[misc]
+            found += [(one.moment, one.id) for one in page.jobs]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert found == sorted(set(found), reverse=newest_first)
+        fitting = {
+            id
+            for id, job in self.memory._jobs.items()
+            if (not statuses or job.status in statuses) and queue in {None, job.route.split(":")[1]}
+        }
+        assert {id for _, id in found} == fitting
+        for route in ROUTES:
+            here = [job.status for job in self.memory._jobs.values() if job.route == route]
+            counted = self.count(route)
+            assert counted.running == here.count(JobStatus.running)
+            assert counted.waiting + counted.parked == sum(status in WAITING for status in here)
+            assert (counted.oldest is None) is (counted.waiting == 0)
+
+    @rule()
+    def look_at_the_workers(self) -> None:
+        found = {one.name: one for one in self.both(lambda store: store.consumers())}
+        assert set(found) == set(self.memory._workers)
+        assert {id for one in found.values() for id in one.jobs} == set(self.jobs("running"))
 
     # ---- time and disaster ------------------------------------------------------------------------------------------
 
@@ -475,9 +535,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert (job.fence is not None) is (job.status is JobStatus.running)
             assert len(places) == (0 if job.status in TERMINAL else 1)
         ours["workers"] = self.memory._workers
-        ours["dead"] = {
-            id: job.finished or 0 for id, job in self.memory._jobs.items() if job.status is JobStatus.failed
-        }
+        for id, job in self.memory._jobs.items():  # and in the one index of its status
+            home = "waiting" if job.status in WAITING else str(job.status)
+            ours[home][id] = job.created if job.finished is None else job.finished
         for route in ROUTES:
             ours[f"marks:{route}"] = {str(mark): since for since, mark in self.memory._routes[route].marks}
         assert indexes == ours
@@ -541,8 +601,8 @@ class StoreMachine(RuleBasedStateMachine):
 def sort(answer: object) -> object:
     """The lists of a beat, and the attempts that are reaped of one worker, come in any order."""
     if isinstance(answer, Beat):
-        return Beat(answer.alive, tuple(sorted(answer.processes)), tuple(sorted(answer.cancels)))
-    if isinstance(answer, list) and answer and isinstance(answer[0], tuple):
+        return Beat(answer.alive, *(tuple(sorted(some)) for some in (answer.processes, answer.cancels, answer.lost)))
+    if isinstance(answer, list) and answer and isinstance(answer[0], (tuple, str)):
         return sorted(answer)
     return answer
 

@@ -1,34 +1,19 @@
-"""The commands, and the options that they share."""
+"""The commands."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-F = TypeVar("F", bound="Callable[..., Any]")
-
-_CONNECTION = (
-    click.option("--backend", metavar="NAME", help="celery, rq or dramatiq."),
-    click.option("--broker-url", metavar="URL", help="redis://..., where messages travel."),
-    click.option(
-        "--store-url", metavar="URL", help="redis://..., where jobs are recorded. The broker's Redis by default."
-    ),
-    click.option("--namespace", metavar="NAME", help="Keeps applications that share a Redis apart."),
-)
+from queuekit.cli.dead import dead
+from queuekit.cli.jobs import jobs
+from queuekit.cli.options import Commands, connection_options
+from queuekit.cli.queues import purge, queues, workers
 
 
-def connection_options(command: F) -> F:
-    for option in reversed(_CONNECTION):
-        command = option(command)
-    return command
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="queuekit")
 def cli() -> None:
     """One definition of an AI agent job, run by Celery, RQ or Dramatiq."""
@@ -49,6 +34,8 @@ def cli() -> None:
     show_default=True,
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
 )
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or JSON. Text by default.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1:PORT.")
 def worker(modules: tuple[str, ...], dev: bool, log_level: str, **options: Any) -> None:
     """Run a worker for the tasks that the modules declare.
 
@@ -57,6 +44,22 @@ def worker(modules: tuple[str, ...], dev: bool, log_level: str, **options: Any) 
     from queuekit.cli import worker as command
 
     raise SystemExit(command.run(modules, dev=dev, log_level=log_level, options=options))
+
+
+@cli.command()
+@click.argument("target", metavar="MODULE:TASK")
+@click.option("--backend", metavar="NAME", help="celery, rq or dramatiq. All that are installed by default.")
+@click.option("--pool", metavar="NAME", help="One pool of the engine, in its own word. All by default.")
+@click.option("--json", "as_json", is_flag=True, help="The whole report as JSON.")
+def compile(target: str, backend: str | None, pool: str | None, as_json: bool) -> None:
+    """Show what a task becomes on each engine, field by field: native, emulated, degraded or refused, and why.
+
+    MODULE is named as in an import (package.tasks) or as a file (tasks.py); TASK is a name in it. Connects to nothing.
+    Exit code 1: something is refused.
+    """
+    from queuekit.cli import compile as command
+
+    raise SystemExit(command.run(target, backend=backend, pool=pool, as_json=as_json))
 
 
 @cli.command()
@@ -74,3 +77,7 @@ def demo(folder: Path | None, seed: int, jobs: int, keep: bool, engines: str) ->
     from queuekit.cli import demo as command
 
     raise SystemExit(command.run(folder, seed=seed, jobs=jobs, engines=engines, keep=keep))
+
+
+for command in (jobs, dead, queues, workers, purge):
+    cli.add_command(command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from queuekit.task import registered_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import ModuleType
 
 __all__ = ["load_modules", "run"]
 
@@ -22,24 +22,30 @@ def run(modules: Sequence[str], *, dev: bool, log_level: str, options: Mapping[s
         from queuekit.cli import dev as development
 
         return development.run(modules, log_level=log_level, options=options)
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     from queuekit import app as apps
+    from queuekit.logs import configure_logging, log_event
     from queuekit.settings import load
 
     queues = tuple(name.strip() for name in (options.get("queues") or "").split(",") if name.strip())
-    app = apps.App(load(cli={**options, "queues": queues}))
+    app = apps.App(load(cli={**options, "queues": queues}), hooks=[log_event])
+    settings = app.settings  # what is wrong with them is said before the user's code is imported
+    configure_logging(log_level, settings.log_format)
+    if settings.metrics_port is not None:
+        from queuekit.integrations.prometheus import start_exporter
+
+        app = apps.App(start_exporter(settings), hooks=[log_event])
     apps.use_default(app)
-    _ = app.settings  # what is wrong with them is said before the user's code is imported
     load_modules(modules)
     if not registered_tasks():
         raise ConfigError(f"{', '.join(modules)}: there is no @agent_task in it, so that a worker has nothing to run")
     return app.adapter.run_worker(app.worker())
 
 
-def load_modules(names: Sequence[str]) -> None:
+def load_modules(names: Sequence[str]) -> list[ModuleType]:
     """Import the modules that declare the tasks. Raises ConfigError where one cannot be found."""
     sys.path.insert(0, str(Path.cwd()))
+    found = []
     for name in names:
         path = Path(name)
         if name.endswith(".py") or path.is_file():
@@ -49,10 +55,11 @@ def load_modules(names: Sequence[str]) -> None:
             sys.path.insert(0, str(path.resolve().parent))
             name = path.stem  # noqa: PLW2901
         try:
-            importlib.import_module(name)
+            found.append(importlib.import_module(name))
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
                 raise
             raise ConfigError(
                 f"there is no module {name!r} in {Path.cwd()} or on the path; a file is named with its .py"
             ) from error
+    return found

@@ -9,10 +9,11 @@ Sizes of time are seconds (float); moments are seconds since the epoch on the st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from queuekit.errors import QueuekitError
+from queuekit.store.views import Consumer, Listed, Page, Query, RouteCount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,18 +26,24 @@ __all__ = [
     "Cancelled",
     "Claim",
     "Claimed",
+    "Consumer",
     "Created",
     "Done",
     "Early",
     "IfEnded",
+    "Listed",
     "Missing",
     "NewJob",
     "NoLease",
+    "Page",
     "Quarantined",
+    "Query",
+    "RouteCount",
     "Store",
     "StoreAway",
     "StoreLost",
     "Taken",
+    "Unreadable",
     "Unseen",
 ]
 
@@ -69,13 +76,14 @@ class NewJob:
 @dataclass(frozen=True, slots=True)
 class Created:
     """The answer of create(). `created` is False where the id was there; `same` says whether it asked for the same.
-    `pseq` is None where nothing is to be published now."""
+    `pseq` is None where nothing is to be published now. `at` is the moment of the answer."""
 
     created: bool
     same: bool
     epoch: str
     pseq: int | None
     number: int = 1
+    at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ class IfEnded:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The attempt is ours: run it. `number` counts from 1; `deadline` is a moment or None."""
+    """The attempt is ours: run it. `number` counts from 1; `ready` is the moment from which it could have started."""
 
     message: str
     number: int
@@ -112,6 +120,7 @@ class Claimed:
     created: float
     state: str
     result_ttl: float
+    ready: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,15 @@ class Unseen:
 
     state: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The record is of a version that this store does not read. It was handed back as it is, or is a dead letter now
+    (`ended`), since nobody read it for unknown_grace."""
+
+    version: int
+    ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +161,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The job was cancelled or has expired: drop the message."""
+    """The job was cancelled or has expired: drop the message. As the answer of retry() and release(): it was to be
+    cancelled, and has ended so. `now`: it has ended by this very call."""
 
     reason: str
+    now: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +185,19 @@ class NoLease:
     """The worker has no living lease: beat first, then claim again."""
 
 
-Claim = Claimed | Unseen | Busy | Early | Done | Cancelled | Missing | StoreLost | NoLease
+Claim = Claimed | Unseen | Unreadable | Busy | Early | Done | Cancelled | Missing | StoreLost | NoLease
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
     """The answer of beat(). `alive` False: the worker was reaped, and must stop or start anew. `processes` are those
-    that run its attempts ("pid:start time"); `cancels` the jobs of it that somebody wants cancelled."""
+    that run its attempts ("pid:start time"); `cancels` the jobs of it that somebody wants cancelled; `lost` those whose
+    attempts this beat has ended."""
 
     alive: bool
     processes: tuple[str, ...] = ()
     cancels: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,43 +244,47 @@ class Store(Protocol):
         seen: str,
         on_lost: IfEnded,
         on_limit: IfEnded,
+        unknown_grace: float = 3600.0,
     ) -> Claim:
         """Ask for the attempt. `token` is its fence: new for each attempt, kept where the same claim is asked again (an
         attempt that has ended is not opened a second time by its token: Busy). `timeout` sets the deadline at which
         reap() ends it; `seen` is the retry state that the two plans were made for. Never takes over a running
-        attempt."""
+        attempt. A record of a version that is not read here is handed back, for `unknown_grace` seconds in all."""
         ...
 
     def finish(self, id: str, token: str, end: str, result: str | None) -> bool:
         """Record success. False: the fence is not ours any more (also for the four below)."""
         ...
 
-    def retry(self, id: str, token: str, end: str, delay: float, state: str) -> bool:
-        """Park the job for `delay` seconds."""
+    def retry(self, id: str, token: str, end: str, delay: float, state: str) -> bool | Cancelled:
+        """Park the job for `delay` seconds. Cancelled where somebody has asked for that meanwhile."""
         ...
 
     def fail(self, id: str, token: str, end: str, reason: str) -> bool:
         """Record failure: the job becomes a dead letter."""
         ...
 
-    def release(self, id: str, token: str, end: str, delay: float) -> bool:
-        """Hand the job back: the attempt does not count, and the job is published again in `delay` seconds."""
+    def release(self, id: str, token: str, end: str, delay: float) -> bool | Cancelled:
+        """Hand the job back: the attempt does not count, and the job is published again in `delay` seconds. Cancelled
+        where somebody has asked for that meanwhile."""
         ...
 
     def cancelled(self, id: str, token: str, end: str, reason: str) -> bool:
         """Record that the running attempt ended by a cancel."""
         ...
 
-    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = ()) -> Beat:
-        """Renew the worker's lease (`start`: open it), and end as lost the attempts of its dead processes."""
+    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "") -> Beat:
+        """Renew the worker's lease (`start`: open it), and end as lost the attempts of its dead processes. `about` is
+        what the worker says of itself where it opens the lease: a JSON object, for consumers()."""
         ...
 
-    def leave(self, worker: str) -> int:
-        """The worker is gone: end its lease, and its attempts as lost. How many there were."""
+    def leave(self, worker: str) -> list[str]:
+        """The worker is gone: end its lease, and its attempts as lost. The jobs that these were of."""
         ...
 
     def reap(self, n: int) -> list[tuple[str, str]]:
-        """End up to n attempts whose worker's lease or whose deadline has passed: (id, "lost" or "time_limit")."""
+        """End up to n attempts whose worker's lease or whose deadline has passed: (id, "lost" or "time_limit").
+        Lets go of a part of what has expired, too."""
         ...
 
     def cancel(self, id: str, reason: str) -> str:
@@ -269,9 +295,17 @@ class Store(Protocol):
         """Those of the ids that run and are to be cancelled, with the reason."""
         ...
 
-    def revive(self, id: str, *, message: str | None = None, route: str | None = None) -> Taken | None:
+    def revive(
+        self, id: str, *, message: str | None = None, route: str | None = None, handed_over: bool = False
+    ) -> Taken | None:
         """Queue a failed or cancelled job again, with an empty retry state; its attempts are numbered on. None: there
-        is no such ended job."""
+        is no such ended job. `handed_over`: the caller does not publish it, the route's stewards do at their next
+        tick."""
+        ...
+
+    def purge(self, route: str, n: int, reason: str) -> list[str]:
+        """Cancel up to n jobs of the route that have not started, or wait for a retry: those first in line, then those
+        that are parked. Their ids; fewer than n: there were no more."""
         ...
 
     def mark(self, route: str, depth: int | None) -> None:
@@ -279,17 +313,22 @@ class Store(Protocol):
         ...
 
     def quarantine(self, raw: str, reason: str) -> None:
-        """Keep a message that nobody may run."""
+        """Keep a message that nobody may run, for as long as a dead letter. Where there are too many, or they take too
+        many bytes, the oldest go."""
         ...
 
-    def quarantined(self, n: int) -> list[Quarantined]:
-        """The newest n of the quarantine."""
+    def quarantined(self, n: int, skip: int = 0) -> list[Quarantined]:
+        """The newest n of the quarantine, after the newest `skip`."""
         ...
 
     def get(self, id: str) -> Record | None: ...
 
     def status(self, id: str) -> JobStatus | None:
         """The least that can be asked: for those who wait."""
+        ...
+
+    def statuses(self, ids: Sequence[str]) -> list[JobStatus | None]:
+        """status() of each, in the order of the ids, in one conversation: for those who wait for many."""
         ...
 
     def result(self, id: str) -> str | None:
@@ -302,6 +341,23 @@ class Store(Protocol):
 
     def dead(self, n: int) -> list[str]:
         """The ids of the newest n failed jobs."""
+        ...
+
+    def dead_count(self) -> int:
+        """How many dead letters there are."""
+        ...
+
+    def jobs(self, query: Query, n: int, cursor: str | None = None) -> Page:
+        """Up to n jobs of a list, from its start or after a cursor. Looks at 200 jobs and 4 MiB at most, however many
+        there are. Ended jobs are listed for the retention, also where a record is kept longer for its result."""
+        ...
+
+    def counts(self) -> list[RouteCount]:
+        """How many jobs there are on each route that was ever recorded for, by the route's name."""
+        ...
+
+    def consumers(self) -> list[Consumer]:
+        """The workers that hold a lease, by name."""
         ...
 
     def now(self) -> float: ...

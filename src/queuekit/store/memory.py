@@ -7,6 +7,7 @@ It is the second writing of the same state machine: tests run one sequence of op
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import secrets
 import threading
@@ -35,9 +36,12 @@ from queuekit.store import (
     Unseen,
 )
 from queuekit.store.ends import parse_end
+from queuekit.store.views import LOOK, WAITING, Consumer, Listed, Page, RouteCount, read_cursor, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from queuekit.store.views import Query
 
 __all__ = ["MemoryStore"]
 
@@ -68,6 +72,7 @@ class _Job:
     outbox: int | None = None
     on_the_way: bool = False  # a doorbell is out
     deadline: int | None = None
+    ready: int | None = None  # from when it may run; None: since it was created
     plans: dict[str, IfEnded] = field(default_factory=dict)
     runs: list[tuple[dict[str, Any], dict[str, Any] | None]] = field(default_factory=list)
     cancel: str | None = None
@@ -94,6 +99,8 @@ class MemoryStore:
         lease: float = 30.0,
         retention: float = 7 * 86400.0,
         dead_ttl: float = 30 * 86400.0,
+        quarantine_limit: int = 10_000,
+        quarantine_bytes: int = 64 * 1024 * 1024,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._lease, self._retention, self._dead_ttl = _ms(lease), _ms(retention), _ms(dead_ttl)
@@ -104,7 +111,9 @@ class MemoryStore:
         self._routes: defaultdict[str, _Route] = defaultdict(_Route)
         self._recorded: set[str] = set()  # the routes that a job was recorded for
         self._workers: dict[str, int] = {}
-        self._quarantine: list[Quarantined] = []
+        self._consumers: dict[str, tuple[int, str]] = {}  # since when, and what it says of itself
+        self._quarantine: list[tuple[int, Quarantined]] = []  # with the bytes that it takes in Redis
+        self._quarantine_limit, self._quarantine_bytes = quarantine_limit, quarantine_bytes
         self._tick: int | None = None
         self._suspended = 0
 
@@ -128,6 +137,8 @@ class MemoryStore:
         if job is not None and job.gone_at is not None and job.gone_at <= self._now:
             del self._jobs[id]
             return None
+        if job is not None and job.result is not None and job.result_gone_at <= self._now:
+            job.result = None
         return job
 
     def _on(self, route: str) -> list[tuple[str, _Job]]:
@@ -146,7 +157,7 @@ class MemoryStore:
         job.outbox = self._now + OUTBOX
 
     def _park(self, job: _Job, at: int, status: JobStatus) -> None:
-        job.status, job.due = status, at
+        job.status, job.due, job.ready = status, at, at
 
     @staticmethod
     def _off_route(job: _Job) -> None:
@@ -155,6 +166,15 @@ class MemoryStore:
 
     def _taken(self, job: _Job) -> Taken:
         return Taken(job.message, job.pseq, job.publications, self._epoch)
+
+    def _end_or_cancel(self, job: _Job, token: str, op: str, text: str) -> bool | Cancelled:
+        """True: the attempt is ended, and the job goes on."""
+        if job.cancel is None:
+            self._end_attempt(job, token, op, text)
+            return True
+        self._end_attempt(job, token, f"{op}-cancelled", text)
+        self._terminal(job, JobStatus.cancelled, job.cancel)
+        return Cancelled(job.cancel)
 
     def _end_attempt(self, job: _Job, token: str, op: str, text: str) -> None:
         job.runs[-1] = (job.runs[-1][0], {"at": self._now / 1000, **parse_end(text)})
@@ -194,7 +214,8 @@ class MemoryStore:
             if old is not None:
                 mine = old.token == job.token
                 pseq = old.pseq if mine and old.status is JobStatus.queued else None
-                return Created(mine, old.digest == job.digest, self._epoch, pseq, old.publications or 1)
+                same = old.digest == job.digest
+                return Created(mine, same, self._epoch, pseq, old.publications or 1, self._now / 1000)
             now = self._now
             expires = _ms(job.expires) if job.expires is not None else None
             if expires is None and job.expires_in is not None:
@@ -205,9 +226,9 @@ class MemoryStore:
             at = _ms(job.at) if job.at is not None else now + _ms(job.delay or 0)
             if at > now:
                 self._park(new, at, JobStatus.scheduled)
-                return Created(True, True, self._epoch, None)
+                return Created(True, True, self._epoch, None, at=now / 1000)
             self._send(new)
-            return Created(True, True, self._epoch, new.pseq, new.publications)
+            return Created(True, True, self._epoch, new.pseq, new.publications, now / 1000)
 
     def take_due(self, route: str, n: int) -> list[Taken]:
         with self._lock:
@@ -267,6 +288,7 @@ class MemoryStore:
         seen: str,
         on_lost: IfEnded,
         on_limit: IfEnded,
+        unknown_grace: float = 3600.0,  # no other version ever wrote into this process's memory
     ) -> Claim:
         with self._lock:
             now, job = self._now, self._find(id)
@@ -287,7 +309,7 @@ class MemoryStore:
                 return Early(job.due / 1000)
             if job.expires is not None and job.expires <= now and job.attempt == 0:
                 self._terminal(job, JobStatus.cancelled, "expired before it started")
-                return Cancelled("expired before it started")
+                return Cancelled("expired before it started", now=True)
             if self._workers.get(worker, 0) <= now:
                 return NoLease()
             if job.state != seen:
@@ -304,105 +326,116 @@ class MemoryStore:
 
     @staticmethod
     def _claimed(job: _Job) -> Claimed:
+        ready = job.created if job.ready is None else job.ready
         return Claimed(
-            job.message, job.attempt, job.started / 1000, job.created / 1000, job.state, job.result_ttl / 1000
+            job.message,
+            job.attempt,
+            job.started / 1000,
+            job.created / 1000,
+            job.state,
+            job.result_ttl / 1000,
+            ready / 1000,
         )
 
-    def _held(self, id: str, token: str, op: str) -> tuple[_Job | None, bool]:
-        """The job if the fence is ours, and whether this very step was done before."""
+    def _held(self, id: str, token: str, op: str) -> tuple[_Job | None, bool | Cancelled]:
+        """The job if the fence is ours; else the answer that this very step got when it was done before, or False."""
         job = self._find(id)
         if job is None:
             return None, False
         if job.ended == f"{token}:{op}":
             return None, True
+        if job.ended == f"{token}:{op}-cancelled":
+            return None, Cancelled(job.reason)
         return (job, False) if job.status is JobStatus.running and job.fence == token else (None, False)
 
     def finish(self, id: str, token: str, end: str, result: str | None) -> bool:
         with self._lock:
             job, done = self._held(id, token, "finish")
             if job is None:
-                return done
+                return bool(done)
             self._end_attempt(job, token, "finish", end)
             self._terminal(job, JobStatus.succeeded, "")
             if result is not None and job.result_ttl > 0:
                 job.result, job.result_gone_at = result, self._now + job.result_ttl
             return True
 
-    def retry(self, id: str, token: str, end: str, delay: float, state: str) -> bool:
+    def retry(self, id: str, token: str, end: str, delay: float, state: str) -> bool | Cancelled:
         with self._lock:
             job, done = self._held(id, token, "retry")
             if job is None:
                 return done
-            self._end_attempt(job, token, "retry", end)
-            if job.cancel is not None:
-                self._terminal(job, JobStatus.cancelled, job.cancel)
-            else:
+            ended = self._end_or_cancel(job, token, "retry", end)
+            if ended is True:
                 job.state = state
                 self._park(job, self._now + _ms(delay), JobStatus.retrying)
-            return True
+            return ended
 
     def fail(self, id: str, token: str, end: str, reason: str) -> bool:
         with self._lock:
             job, done = self._held(id, token, "fail")
             if job is None:
-                return done
+                return bool(done)
             self._end_attempt(job, token, "fail", end)
             self._terminal(job, JobStatus.failed, reason)
             return True
 
-    def release(self, id: str, token: str, end: str, delay: float) -> bool:
+    def release(self, id: str, token: str, end: str, delay: float) -> bool | Cancelled:
         with self._lock:
             job, done = self._held(id, token, "release")
             if job is None:
                 return done
-            self._end_attempt(job, token, "release", end)
+            ended = self._end_or_cancel(job, token, "release", end)
             job.attempt -= 1
-            if job.cancel is not None:
-                self._terminal(job, JobStatus.cancelled, job.cancel)
-            else:
+            if ended is True:
                 self._park(job, self._now + _ms(delay), JobStatus.queued)
-            return True
+            return ended
 
     def cancelled(self, id: str, token: str, end: str, reason: str) -> bool:
         with self._lock:
             job, done = self._held(id, token, "cancelled")
             if job is None:
-                return done
+                return bool(done)
             self._end_attempt(job, token, "cancelled", end)
             self._terminal(job, JobStatus.cancelled, reason)
             return True
 
     # ---- workers ----------------------------------------------------------------------------------------------------
 
-    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = ()) -> Beat:
+    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "") -> Beat:
         with self._lock:
             if not start and worker not in self._workers:
                 return Beat(alive=False)
             self._workers[worker] = self._now + self._lease
-            processes, cancels = [], []
+            if start:
+                self._consumers.setdefault(worker, (self._now, about))
+            processes, cancels, lost = [], [], []
             for id, job in self._running_on(worker):
                 if job.process in dead:
                     self._settle(job, "lost")
+                    lost.append(id)
                 else:
                     processes.append(job.process)
                     if job.cancel is not None:
                         cancels.append(id)
-            return Beat(True, tuple(dict.fromkeys(processes)), tuple(cancels))
+            return Beat(True, tuple(dict.fromkeys(processes)), tuple(cancels), tuple(lost))
 
-    def leave(self, worker: str) -> int:
+    def leave(self, worker: str) -> list[str]:
         with self._lock:
-            return len(self._settle_all(worker))
+            return self._settle_all(worker)
 
     def _settle_all(self, worker: str) -> list[str]:
         running = self._running_on(worker)
         for _, job in running:
             self._settle(job, "lost")
         self._workers.pop(worker, None)
+        self._consumers.pop(worker, None)
         return [id for id, _ in running]
 
     def reap(self, n: int) -> list[tuple[str, str]]:
         with self._lock:
             now = self._now
+            for id in list(self._jobs):
+                self._find(id)  # lets go of what has expired
             if self._tick is not None and (now < self._tick or (now - self._tick) > self._lease / 3):
                 self._suspended = now + self._lease
                 self._workers = {worker: min(end, now + self._lease) for worker, end in self._workers.items()}
@@ -444,7 +477,9 @@ class MemoryStore:
                 if job is not None and job.status is JobStatus.running and job.cancel is not None
             }
 
-    def revive(self, id: str, *, message: str | None = None, route: str | None = None) -> Taken | None:
+    def revive(
+        self, id: str, *, message: str | None = None, route: str | None = None, handed_over: bool = False
+    ) -> Taken | None:
         with self._lock:
             job = self._find(id)
             if job is None or job.status not in {JobStatus.failed, JobStatus.cancelled}:
@@ -452,19 +487,40 @@ class MemoryStore:
             job.message = message or job.message
             job.route = route or job.route
             self._recorded.add(job.route)
-            job.state, job.reason = "", ""
+            job.state, job.reason, job.ready = "", "", self._now
             job.finished = job.cancel = job.expires = job.gone_at = None
             self._send(job)
+            if handed_over:
+                job.outbox = self._now
             return self._taken(job)
+
+    def purge(self, route: str, n: int, reason: str) -> list[str]:
+        with self._lock:
+            queued = sorted((job.pseq, id) for id, job in self._on(route) if job.on_the_way)
+            parked = sorted((job.due, id) for id, job in self._on(route) if job.due is not None)
+            ids = [id for _, id in [*queued, *parked]][:n]
+            for id in ids:
+                self._terminal(self._jobs[id], JobStatus.cancelled, reason)
+            return ids
 
     def quarantine(self, raw: str, reason: str) -> None:
         with self._lock:
-            self._quarantine.insert(0, Quarantined(raw, reason, self._now / 1000))
-            del self._quarantine[10_000:]
+            now = self._now
+            entry = f"{now}|{len(reason)}|{reason}{raw}".encode("utf-8", "surrogatepass")
+            kept = self._quarantine
+            kept.insert(0, (len(entry), Quarantined(raw, reason, now / 1000)))
+            taken = sum(size for size, _ in kept)
+            while len(kept) > 1 and (
+                len(kept) > self._quarantine_limit
+                or taken > self._quarantine_bytes
+                or kept[-1][1].at * 1000 <= now - self._dead_ttl
+            ):
+                taken -= kept.pop()[0]
 
-    def quarantined(self, n: int) -> list[Quarantined]:
+    def quarantined(self, n: int, skip: int = 0) -> list[Quarantined]:
         with self._lock:
-            return self._quarantine[:n]
+            gone = (self._now - self._dead_ttl) / 1000
+            return [one for _, one in self._quarantine[skip : skip + n] if one.at > gone]
 
     # ---- reads ------------------------------------------------------------------------------------------------------
 
@@ -496,6 +552,9 @@ class MemoryStore:
             job = self._find(id)
             return None if job is None else job.status
 
+    def statuses(self, ids: Sequence[str]) -> list[JobStatus | None]:
+        return [self.status(id) for id in ids]
+
     def result(self, id: str) -> str | None:
         with self._lock:
             job = self._find(id)
@@ -511,6 +570,71 @@ class MemoryStore:
             failed = [(at, id) for at, id in found if at is not None and self._jobs[id].status is JobStatus.failed]
             return [id for _, id in itertools.islice(sorted(failed, reverse=True), n)]
 
+    def dead_count(self) -> int:
+        with self._lock:
+            found = [self._find(id) for id in list(self._jobs)]
+            return sum(job is not None and job.status is JobStatus.failed for job in found)
+
+    # ---- lists and counts -------------------------------------------------------------------------------------------
+
+    def jobs(self, query: Query, n: int, cursor: str | None = None) -> Page:
+        with self._lock:
+            now, after = self._now, read_cursor(cursor)
+            line = []
+            for id in list(self._jobs):
+                job = self._find(id)
+                if job is None or (query.statuses and not query.statuses & _at_home_with(job.status)):
+                    continue
+                keep = self._dead_ttl if job.status is JobStatus.failed else self._retention
+                if job.finished is not None and job.finished <= now - keep:
+                    continue
+                line.append((job.created if job.finished is None else job.finished, id))
+            line.sort(reverse=query.newest_first)
+            if after is not None:
+                line = [place for place in line if (place < after if query.newest_first else place > after)]
+            rows: list[Listed] = []
+            for looked, (moment, id) in enumerate(line, 1):
+                row = _listed(id, self._jobs[id], moment)
+                if _fits(row, query):
+                    rows.append(row)
+                if len(rows) == n or looked == LOOK:
+                    return Page(tuple(rows), f"{moment}-{id}")
+            return Page(tuple(rows), None)
+
+    def counts(self) -> list[RouteCount]:
+        with self._lock:
+            return [self._count(route) for route in sorted(self._recorded)]
+
+    def _count(self, route: str) -> RouteCount:
+        now, jobs = self._now, [job for _, job in self._on(route)]
+        first = min((job for job in jobs if job.on_the_way), key=lambda job: job.pseq, default=None)
+        due = [job.due for job in jobs if job.due is not None]
+        past = [moment for moment in due if moment <= now]
+        moments = past if first is None else [*past, first.created if first.ready is None else first.ready]
+        return RouteCount(
+            route,
+            waiting=sum(job.on_the_way for job in jobs) + len(past),
+            parked=len(due) - len(past),
+            running=sum(job.status is JobStatus.running for job in jobs),
+            oldest=min(moments) / 1000 if moments else None,
+        )
+
+    def consumers(self) -> list[Consumer]:
+        with self._lock:
+            out = []
+            for name, until in sorted(self._workers.items()):
+                since, about = self._consumers.get(name, (None, ""))
+                out.append(
+                    Consumer(
+                        name=name,
+                        since=None if since is None else since / 1000,
+                        until=until / 1000,
+                        about=json.loads(about) if about else {},
+                        jobs=tuple(sorted(id for id, _ in self._running_on(name))),
+                    )
+                )
+            return out
+
     # ---- for the memory backend -------------------------------------------------------------------------------------
 
     def next_due(self) -> float | None:
@@ -518,6 +642,38 @@ class MemoryStore:
         with self._lock:
             due = [job.due for job in self._jobs.values() if job.due is not None]
             return min(due) / 1000 if due else None
+
+
+def _at_home_with(status: JobStatus) -> frozenset[JobStatus]:
+    """The statuses that Redis keeps in one index, and that a call therefore looks at together."""
+    return WAITING if status in WAITING else frozenset({status})
+
+
+def _fits(row: Listed, query: Query) -> bool:
+    backend, queue, _ = row.route.split(":")
+    return (
+        (not query.statuses or row.status in query.statuses)
+        and (not query.task or query.task == row.task)
+        and (not query.queue or query.queue == queue)
+        and (not query.backend or query.backend == backend)
+    )
+
+
+def _listed(id: str, job: _Job, moment: int) -> Listed:
+    return Listed(
+        id=id,
+        task=task_of(job.message),
+        moment=moment / 1000,
+        status=job.status,
+        route=job.route,
+        attempt=job.attempt,
+        created=job.created / 1000,
+        started=job.started / 1000 if job.runs else None,
+        finished=None if job.finished is None else job.finished / 1000,
+        reason=job.reason,
+        worker=job.worker,
+        ready=None if job.ready is None else job.ready / 1000,
+    )
 
 
 def _ms(seconds: float) -> int:

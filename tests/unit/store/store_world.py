@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from queuekit.store import Claimed, IfEnded, NewJob
+from queuekit.store import Claimed, IfEnded, NewJob, Query
 from queuekit.store.ends import write_end
 from queuekit.store.memory import MemoryStore
 from queuekit.store.redis import RedisStore
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from queuekit.job import Record
-    from queuekit.store import Claim, Created, Store, Taken
+    from queuekit.store import Claim, Created, Listed, Store, Taken
     from queuekit.testing.servers import RedisServer
 
 R = "rq:default:0"
@@ -28,6 +28,23 @@ OUTBOX = 5.0
 START = 1_700_000_000_000  # ms
 
 _namespaces = (f"t{os.getpid()}-{number}" for number in itertools.count())
+
+
+def list_all(world: World, n: int = 3, **query: Any) -> list[Listed]:
+    """All pages of a list. A job that is on two of them, or a page that goes back, fails the test."""
+    asked = Query(**query)
+    found: list[Listed] = []
+    cursor = None
+    while True:
+        page = world.store.jobs(asked, n, cursor)
+        assert len(page.jobs) <= n
+        found += page.jobs
+        if page.cursor is None:
+            places = [(one.moment, one.id) for one in found]
+            assert places == sorted(set(places), reverse=asked.newest_first)
+            return found
+        assert page.cursor != cursor
+        cursor = page.cursor
 
 
 class Clock:

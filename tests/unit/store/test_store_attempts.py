@@ -47,6 +47,28 @@ AFTER = {
 # ---- claim ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_claim_says_from_when_the_job_could_have_run(world: World) -> None:
+    def ready(id: str, token: str = "t1") -> float:
+        world.advance(2)
+        claimed = world.run(id, token)
+        assert isinstance(claimed, Claimed)
+        return claimed.ready
+
+    began = world.now
+    world.new("at-once")
+    assert ready("at-once") == began
+    began = world.now
+    world.store.retry("at-once", "t1", AGAIN, 0.5, "")
+    assert ready("at-once", "t2") == began + 0.5
+    world.store.fail("at-once", "t2", BAD, "why")
+    began = world.now
+    world.store.revive("at-once")
+    assert ready("at-once", "t3") == began
+    began = world.now
+    world.new("later", delay=1.5)
+    assert ready("later") == began + 1.5
+
+
 def test_a_claimed_attempt_is_recorded_before_it_runs(world: World) -> None:
     world.new("j")
     world.advance(2)
@@ -295,6 +317,7 @@ def test_fail_makes_a_dead_letter(world: World) -> None:
         world.advance(1)
     assert world.store.dead(2) == ["c", "b"]
     assert world.store.dead(10) == ["c", "b", "a"]
+    assert world.store.dead_count() == 3
     record = world.get("a")
     assert (record.status, record.reason) == (JobStatus.failed, "no rule matched")
     assert record.attempts()[0].error_type == "builtins.KeyError"
@@ -399,5 +422,5 @@ def test_the_plans_of_an_ended_attempt_are_of_no_more_use(world: World) -> None:
     world.store.retry("j", "t1", AGAIN, 0.0, "")
     world.settle()
     assert world.tick(100) == []
-    assert world.store.leave("w") == 0
+    assert world.store.leave("w") == []
     assert world.get("j").status is JobStatus.retrying

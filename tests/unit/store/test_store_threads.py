@@ -80,7 +80,7 @@ def test_of_many_ends_of_one_attempt_one_counts(world: World) -> None:
             return world.store.finish("j", "t1", OK, "42")
         if number % 3 == 1:
             return world.store.retry("j", "t1", AGAIN, 10.0, "s")
-        return world.store.leave("w") == 1
+        return world.store.leave("w") == ["j"]
 
     answers = at_once(12, end)
     record = world.get("j")

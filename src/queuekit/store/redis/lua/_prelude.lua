@@ -10,10 +10,26 @@ end
 local LEASE, RETENTION, DEAD_TTL = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local OUTBOX = 5000   -- a publication that is not confirmed after so many ms is made again
 local DAY = 86400000
+local TRIM = 1000     -- of what has expired, so much is cleared away in one step
+local RECORD = 1      -- the version of the records that are written here; before it they were not numbered
 
 local function A(i) return ARGV[5 + i] end
 local function int(n) return string.format('%.0f', n) end
 local function job(id) return P .. 'job:' .. id end
+
+-- What every version shares, so that any of them may list, publish, cancel, fail and revive a job: message, route,
+-- status, created, finished, reason, expires, cancel, result_ttl, pseq, publications, attempt, runs, start<N>, end<N>, v.
+-- The rest (fences, states, plans) is read and written by whoever knows the version. One version before is brought up by
+-- its function; of any other one the answer is false, and nothing has been touched.
+local UPGRADES = {[0] = function(id) end}
+local function readable(id, v)
+  v = tonumber(v or 0)
+  if v == RECORD then return true end
+  if v ~= RECORD - 1 then return false end
+  UPGRADES[v](id)
+  redis.call('HSET', job(id), 'v', RECORD)
+  return true
+end
 
 local function epoch()
   local known = redis.call('HGET', P .. 'meta', 'epoch')
@@ -22,75 +38,79 @@ local function epoch()
   return ARGV[3]
 end
 
+-- It waits no longer: it starts, it ends, or its record is gone.
 local function off_route(id, route)
   redis.call('ZREM', P .. 'due:' .. route, id)
   redis.call('ZREM', P .. 'queued:' .. route, id)
   redis.call('ZREM', P .. 'outbox:' .. route, id)
+  redis.call('ZREM', P .. 'waiting', id)
 end
 
--- Number a publication: the job is queued, and in the outbox until somebody says that the broker has it.
+-- Number a publication of a job that is not parked: it is queued, and in the outbox until somebody says that the broker has it.
 local function send(id, route)
   local pseq = redis.call('HINCRBY', P .. 'route:' .. route, 'pseq', 1)
   local number = redis.call('HINCRBY', job(id), 'publications', 1)
   redis.call('HSET', job(id), 'status', 'queued', 'pseq', pseq)
-  redis.call('ZREM', P .. 'due:' .. route, id)
   redis.call('ZADD', P .. 'queued:' .. route, pseq, id)
   redis.call('ZADD', P .. 'outbox:' .. route, NOW + OUTBOX, id)
   return pseq, number
 end
 
 local function park(id, route, at, status)
-  redis.call('HSET', job(id), 'status', status)
+  redis.call('HSET', job(id), 'status', status, 'ready', int(at))
   redis.call('ZADD', P .. 'due:' .. route, int(at), id)
+  redis.call('ZADD', P .. 'waiting', redis.call('HGET', job(id), 'created'), id)
 end
 
--- The fence: running, and by this very token.
-local function holds(id, token)
-  local r = redis.call('HMGET', job(id), 'status', 'fence')
-  return r[1] == 'running' and r[2] == token
+-- Whether this step may be taken: only by the holder of the fence, who runs the job by this very token. The answer, where
+-- it may not: 0, or what this very step was answered before, since a reply can be lost: 1, or the reason of the cancel.
+-- Else nothing, and the run that is to be ended.
+local function fenced(id, token, op)
+  local r = redis.call('HMGET', job(id), 'status', 'fence', 'ended', 'reason', 'runs', 'worker', 'cancel')
+  if r[3] == token .. ':' .. op then return 1 end
+  if r[3] == token .. ':' .. op .. '-cancelled' then return r[4] end
+  if r[1] ~= 'running' or r[2] ~= token then return 0 end
+  return nil, {number = r[5], worker = r[6], cancel = r[7]}
 end
 
--- A reply can be lost: the same step by the same token gets the same answer.
-local function already(id, token, op)
-  return redis.call('HGET', job(id), 'ended') == token .. ':' .. op
-end
-
-local function end_attempt(id, token, op, text)
-  local r = redis.call('HMGET', job(id), 'runs', 'worker')
-  redis.call('HSET', job(id), 'end' .. r[1], int(NOW) .. '|' .. text, 'ended', token .. ':' .. op)
+local function end_attempt(id, token, op, text, run)
+  redis.call('HSET', job(id), 'end' .. run.number, int(NOW) .. '|' .. text, 'ended', token .. ':' .. op)
   redis.call('HDEL', job(id), 'fence', 'lost_delay', 'lost_state', 'lost_end', 'lost_reason',
              'limit_delay', 'limit_state', 'limit_end', 'limit_reason')
   redis.call('ZREM', P .. 'deadlines', id)
-  redis.call('HDEL', P .. 'worker:' .. r[2], id)
-  redis.call('SREM', P .. 'cancels:' .. r[2], id)
+  redis.call('ZREM', P .. 'running', id)
+  redis.call('HDEL', P .. 'worker:' .. run.worker, id)
+  if run.cancel then redis.call('SREM', P .. 'cancels:' .. run.worker, id) end
 end
 
-local function terminal(id, status, reason)
-  local route = redis.call('HGET', job(id), 'route')
-  off_route(id, route)
+-- The job has ended. It is on no route any more: its attempt has ended, or it was taken off. `keep`: how long its record
+-- stays, where that is not as its status says.
+local function terminal(id, status, reason, keep)
   redis.call('HSET', job(id), 'status', status, 'finished', int(NOW), 'reason', reason)
-  local keep = RETENTION
-  if status == 'failed' then
-    keep = DEAD_TTL
-    redis.call('ZADD', P .. 'dead', int(NOW), id)
-    redis.call('ZREMRANGEBYSCORE', P .. 'dead', '-inf', int(NOW - DEAD_TTL))
-  elseif status == 'succeeded' then
-    -- the tombstone of a result stays a day longer than the result
-    keep = math.max(RETENTION, tonumber(redis.call('HGET', job(id), 'result_ttl')) + DAY)
-  end
-  redis.call('PEXPIRE', job(id), int(keep))
+  redis.call('ZADD', P .. status, int(NOW), id)
+  redis.call('PEXPIRE', job(id), int(keep or (status == 'failed' and DEAD_TTL) or RETENTION))
 end
 
--- End an attempt that its worker cannot end, by the plan that the policy made when it was claimed.
+-- End an attempt after which the job would go on; where somebody wants it cancelled, it ends instead. The reason then.
+local function end_or_cancel(id, token, op, text, run)
+  end_attempt(id, token, run.cancel and op .. '-cancelled' or op, text, run)
+  if run.cancel then terminal(id, 'cancelled', run.cancel) end
+  return run.cancel
+end
+
+-- End an attempt that its worker cannot end, by the plan that the policy made when it was claimed. False: there was
+-- nothing to end; nil: the record is of another version, whose stewards do it.
 local function settle(id, plan)
   local r = redis.call('HMGET', job(id), 'fence', 'route', plan .. '_delay', plan .. '_state', plan .. '_end',
-                       plan .. '_reason', 'cancel')
+                       plan .. '_reason', 'cancel', 'v', 'status', 'runs', 'worker')
+  if r[9] and not readable(id, r[8]) then return nil end
   if not r[1] then
     -- the record is gone (evicted, deleted by hand): one such must not stop the reaper for all others
     redis.call('ZREM', P .. 'deadlines', id)
+    redis.call('ZREM', P .. 'running', id)
     return false
   end
-  end_attempt(id, r[1], plan, r[5])
+  end_attempt(id, r[1], plan, r[5], {number = r[10], worker = r[11], cancel = r[7]})
   if r[7] then
     terminal(id, 'cancelled', r[7])
   elseif r[3] == '' then
@@ -103,12 +123,20 @@ local function settle(id, plan)
 end
 
 local function settle_all(worker)
-  local ids = {}
+  local ids, left = {}, false
   for _, id in ipairs(redis.call('HKEYS', P .. 'worker:' .. worker)) do
-    if settle(id, 'lost') then ids[#ids + 1] = id end
+    local ended = settle(id, 'lost')
+    if ended then ids[#ids + 1] = id end
+    if ended == nil then
+      left = true
+    else
+      redis.call('HDEL', P .. 'worker:' .. worker, id)
+    end
   end
+  if left then return ids end
   redis.call('DEL', P .. 'worker:' .. worker, P .. 'cancels:' .. worker)
   redis.call('ZREM', P .. 'workers', worker)
+  redis.call('HDEL', P .. 'consumers', worker)
   return ids
 end
 

@@ -1,8 +1,8 @@
 -- 1 id, 2 epoch, 3 pseq, 4 route, 5 worker, 6 process, 7 token, 8 timeout ('' = none), 9 seen,
--- 10-13 if lost: delay, state, end, reason, 14-17 if over the limit: the same
+-- 10-13 if lost: delay, state, end, reason, 14-17 if over the limit: the same, 18 the grace of what is not known here
 local id, token, worker = A(1), A(7), A(5)
 local r = redis.call('HMGET', job(id), 'status', 'fence', 'route', 'state', 'expires', 'message', 'reason', 'attempt',
-                     'created', 'result_ttl', 'runs', 'ended')
+                     'created', 'result_ttl', 'runs', 'ended', 'v', 'unread', 'ready')
 local status, route = r[1], r[3]
 if not status then
   if epoch() == A(2) then return {'missing'} end
@@ -14,7 +14,7 @@ if route == A(4) then
   if seen > tonumber(now_at[1] or 0) then redis.call('HSET', P .. 'route:' .. route, 'mark', int(seen)) end
 end
 local function claimed(number, started)
-  return {'claimed', r[6], number, started, r[9], r[4], r[10]}
+  return {'claimed', r[6], number, started, r[9], r[4], r[10], r[15] or r[9]}
 end
 if status == 'running' then
   if r[2] == token then
@@ -29,19 +29,34 @@ if r[12] and string.sub(r[12], 1, #token + 1) == token .. ':' then return {'busy
 local due = redis.call('ZSCORE', P .. 'due:' .. route, id)
 if due and tonumber(due) > NOW then return {'early', int(tonumber(due))} end
 if r[5] and tonumber(r[5]) <= NOW and r[8] == '0' then
+  off_route(id, route)
   terminal(id, 'cancelled', 'expired before it started')
-  return {'cancelled', 'expired before it started'}
+  return {'cancelled', 'expired before it started', 1}
+end
+if not readable(id, r[13]) then
+  redis.call('HSETNX', job(id), 'unread', int(NOW))
+  local waited = NOW - tonumber(r[14] or NOW)
+  if waited >= tonumber(A(18)) then
+    off_route(id, route)
+    terminal(id, 'failed', 'no worker reads records of version ' .. (r[13] or '0'))
+    return {'unreadable', r[13] or '0', 1}
+  end
+  off_route(id, route)
+  park(id, route, NOW + math.min(math.max(waited, 1000), 300000), 'queued')
+  return {'unreadable', r[13] or '0', 0}
 end
 local lease = redis.call('ZSCORE', P .. 'workers', worker)
 if not lease or tonumber(lease) <= NOW then return {'no_lease'} end
 if r[4] ~= A(9) then return {'unseen', r[4], r[6]} end
 
 off_route(id, route)
+if r[14] then redis.call('HDEL', job(id), 'unread') end
 local number, run = tonumber(r[8]) + 1, tonumber(r[11]) + 1
 redis.call('HSET', job(id), 'status', 'running', 'fence', token, 'worker', worker, 'attempt', number, 'runs', run,
            'started', int(NOW), 'start' .. run, int(NOW) .. '|' .. number .. '|' .. worker,
            'lost_delay', A(10), 'lost_state', A(11), 'lost_end', A(12), 'lost_reason', A(13),
            'limit_delay', A(14), 'limit_state', A(15), 'limit_end', A(16), 'limit_reason', A(17))
+redis.call('ZADD', P .. 'running', r[9], id)
 redis.call('HSET', P .. 'worker:' .. worker, id, A(6))
 if A(8) ~= '' then redis.call('ZADD', P .. 'deadlines', int(NOW + tonumber(A(8))), id) end
 return claimed(number, int(NOW))

@@ -1,4 +1,13 @@
 -- n
+-- What has expired leaves the indexes, a part at a time.
+local function trim(status, keep)
+  local expired = redis.call('ZCOUNT', P .. status, '-inf', int(NOW - keep))
+  if expired > 0 then redis.call('ZREMRANGEBYRANK', P .. status, 0, math.min(expired, TRIM) - 1) end
+end
+trim('succeeded', RETENTION)
+trim('cancelled', RETENTION)
+trim('failed', DEAD_TTL)
+
 -- Whoever could not beat for reasons that are not its own is not dead: after a discontinuity nothing is reaped for a
 -- lease. The server was started anew or failed over, its clock was set, or nobody has ticked.
 local meta = P .. 'meta'

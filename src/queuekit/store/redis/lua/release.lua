@@ -1,12 +1,8 @@
 -- id, token, end, delay
-if already(A(1), A(2), 'release') then return 1 end
-if not holds(A(1), A(2)) then return 0 end
-local r = redis.call('HMGET', job(A(1)), 'route', 'cancel')
-end_attempt(A(1), A(2), 'release', A(3))
+local answer, run = fenced(A(1), A(2), 'release')
+if answer then return answer end
+local reason = end_or_cancel(A(1), A(2), 'release', A(3), run)
 redis.call('HINCRBY', job(A(1)), 'attempt', -1)
-if r[2] then
-  terminal(A(1), 'cancelled', r[2])
-else
-  park(A(1), r[1], NOW + tonumber(A(4)), 'queued')
-end
+if reason then return reason end
+park(A(1), redis.call('HGET', job(A(1)), 'route'), NOW + tonumber(A(4)), 'queued')
 return 1

@@ -1,12 +1,8 @@
 -- id, token, end, delay, state
-if already(A(1), A(2), 'retry') then return 1 end
-if not holds(A(1), A(2)) then return 0 end
-local r = redis.call('HMGET', job(A(1)), 'route', 'cancel')
-end_attempt(A(1), A(2), 'retry', A(3))
-if r[2] then
-  terminal(A(1), 'cancelled', r[2])
-else
-  redis.call('HSET', job(A(1)), 'state', A(5))
-  park(A(1), r[1], NOW + tonumber(A(4)), 'retrying')
-end
+local answer, run = fenced(A(1), A(2), 'retry')
+if answer then return answer end
+local reason = end_or_cancel(A(1), A(2), 'retry', A(3), run)
+if reason then return reason end
+redis.call('HSET', job(A(1)), 'state', A(5))
+park(A(1), redis.call('HGET', job(A(1)), 'route'), NOW + tonumber(A(4)), 'retrying')
 return 1
