@@ -31,8 +31,10 @@ if TYPE_CHECKING:
         SoftTimeout,
         StaleAttempt,
     )
+    from queuekit.events import EventKind, JobEvent, JobHook, JobInstrument
     from queuekit.handle import Job
     from queuekit.job import Attempt, JobInfo, JobStatus
+    from queuekit.payload.encoding import PayloadCodec, PayloadContext
     from queuekit.retry import (
         Backoff,
         Category,
@@ -57,16 +59,22 @@ __all__ = [
     "ConfigError",
     "DoNotRetry",
     "EnqueueError",
+    "EventKind",
     "Fail",
     "Job",
     "JobCancelled",
     "JobContext",
+    "JobEvent",
     "JobFailed",
+    "JobHook",
     "JobInfo",
+    "JobInstrument",
     "JobNotFound",
     "JobNotReady",
     "JobStatus",
     "Pass",
+    "PayloadCodec",
+    "PayloadContext",
     "PayloadError",
     "QueuekitError",
     "Retry",
@@ -100,8 +108,10 @@ _HOMES = {
         "SoftTimeout",
         "StaleAttempt",
     ),
+    "events": ("EventKind", "JobEvent", "JobHook", "JobInstrument"),
     "handle": ("Job",),
     "job": ("Attempt", "JobInfo", "JobStatus"),
+    "payload.encoding": ("PayloadCodec", "PayloadContext"),
     "retry": (
         "Backoff",
         "Category",

@@ -19,24 +19,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from queuekit.errors import ConfigError, EnqueueError, JobNotFound, QueuekitError
+from queuekit.clients import refuse_cluster
+from queuekit.errors import ConfigError, EnqueueError, JobNotFound
+from queuekit.events import EventKind, Hooks, event_of, load_hooks, tell_cancelled, tell_revived
 from queuekit.handle import Job
+from queuekit.job import moment
 from queuekit.message import Message, Publication
 from queuekit.store import NewJob, StoreAway
+from queuekit.store.revival import revive
 from queuekit.task import find_task, registered_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Self
 
     from queuekit.adapters import Adapter
     from queuekit.adapters.memory import MemoryAdapter
+    from queuekit.events import JobHook
     from queuekit.settings import Settings
     from queuekit.store import Created, Store
     from queuekit.task import Call
     from queuekit.worker import Worker
 
-__all__ = ["App", "configure", "current_app", "use_default"]
+__all__ = ["App", "configure", "current_app", "has_default", "use_default"]
 
 log = logging.getLogger("queuekit")
 
@@ -66,12 +71,22 @@ class App:
     Args:
         settings: read from the environment and files where None.
         celery, dramatiq, redis: the user's own Celery app, Dramatiq broker or Redis connection (for RQ).
+        hooks: what is told of job events here, besides the setting `hooks`: see queuekit.events. A steward, a process
+            of its own, has those of the setting alone.
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, celery: Any = None, dramatiq: Any = None, redis: Any = None
+        self,
+        settings: Settings | None = None,
+        *,
+        celery: Any = None,
+        dramatiq: Any = None,
+        redis: Any = None,
+        hooks: Sequence[JobHook | str] = (),
     ) -> None:
         self._given = settings
+        self._given_hooks = tuple(hooks)
+        self._hooks: Hooks | None = None
         self._natives = {"celery": celery, "dramatiq": dramatiq, "rq": redis}
         self._lock = threading.RLock()
         self._settings: Settings | None = None
@@ -92,7 +107,7 @@ class App:
             with self._lock:
                 from queuekit.settings import load
 
-                self._settings = self._settings or _complete(self._given or load())
+                self._settings = self._settings or _complete(self._given or load(), self._natives)
         return self._settings
 
     @property
@@ -105,9 +120,17 @@ class App:
                     name = cast("str", self.settings.backend)
                     adapter = load_adapter(name)(self.settings, native=self._natives.get(name))
                     if name == "memory":
-                        cast("MemoryAdapter", adapter).serve(find_task)
+                        cast("MemoryAdapter", adapter).serve(find_task, self.hooks)
                     self._adapter = adapter
         return self._adapter
+
+    @property
+    def hooks(self) -> Hooks:
+        """What is told of job events. Raises ConfigError where one cannot be found by its name."""
+        if self._hooks is None:
+            with self._lock:
+                self._hooks = self._hooks or Hooks(load_hooks([*self._given_hooks, *self.settings.hooks]))
+        return self._hooks
 
     @property
     def store(self) -> Store:
@@ -121,6 +144,14 @@ class App:
 
                         self._store = RedisStore.of(self.settings)
         return self._store
+
+    def hand_in(self, backend: str, native: Any) -> None:
+        """Give it the user's own engine application, where that is made after the App: by a module that a worker
+        imports. Raises ConfigError where its adapter is in use."""
+        with self._lock:
+            if self._adapter is not None and self._natives.get(backend) is not native:
+                raise ConfigError(f"the App has started to use {backend}: hand its application in before the first job")
+            self._natives[backend] = native
 
     @contextmanager
     def activate(self) -> Iterator[Self]:
@@ -156,14 +187,7 @@ class App:
         ready: dict[str, list[Publication]] = {}
         try:
             for call, message, new in prepared:
-                made = self._create(new, until)
-                if not made.same:
-                    raise EnqueueError(
-                        f"job {new.id!r} exists, and asks for something else: another task, other arguments, "
-                        "another queue",
-                        recorded=False,
-                        job_id=new.id,
-                    )
+                made = self._accept(message, new, until)
                 if made.pseq is not None:
                     ready.setdefault(new.route, []).append(Publication(message, made.pseq, made.number, made.epoch))
                 jobs.append(Job(new.id, app=self, task=call.task, created=made.created))
@@ -176,38 +200,32 @@ class App:
         task, asked, settings = call.task, call.task.request, self.settings
         task.check_importable()
         arguments = task.codec(settings.payload_limit).encode_arguments(call.args, call.kwargs)
-        if isinstance(task.retry, str) and asked.retry is None:
-            settings.retry_policy(task.retry)  # a name that nobody knows is said before anything is written
-        retry: Any = asked.retry
-        if isinstance(retry, str):
-            settings.retry_policy(retry)
-        elif retry is not None:
-            retry = retry.to_dict()
-        result_ttl = next(
-            ttl for ttl in (asked.result_ttl, task.result_ttl, settings.result_ttl) if ttl is not None
-        )  # fmt: skip
-        message = Message(
-            id=asked.id or uuid.uuid4().hex,
-            task=task.name,
-            args=arguments.args,
-            kwargs=arguments.kwargs,
-            queue=asked.queue or task.queue,
+        named = task.retry if asked.retry is None else asked.retry
+        if isinstance(named, str):
+            settings.retry_policy(named)  # a name that nobody knows is said before anything is written
+        message = task.message(
+            asked.id or uuid.uuid4().hex,
+            arguments.args,
+            arguments.kwargs,
             backend=cast("str", settings.backend),
-            priority=task.priority if asked.priority is None else asked.priority,
-            timeout=asked.timeout or task.timeout,
-            soft_timeout=asked.soft_timeout or task.soft_timeout,
-            result_ttl=result_ttl,
-            keep_result=task.keep_result,
-            private=task.private,
-            retry=retry,
+            default_ttl=settings.result_ttl,
         )
+        codec = settings.payload_codec
+        try:
+            message, digest = message.encoded(codec)
+        except Exception as error:  # whatever the user's codec raises: it may ask a key service
+            raise EnqueueError(
+                f"job {message.id} was not enqueued: the payload codec raised {type(error).__qualname__}: {error}",
+                recorded=False,
+                job_id=message.id,
+            ) from error
         new = NewJob(
             id=message.id,
             message=message.seal(),
-            digest=message.digest,
+            digest=digest,
             route=message.route,
             token=secrets.token_hex(8),
-            result_ttl=result_ttl,
+            result_ttl=message.result_ttl,
             at=None if asked.at is None else asked.at.timestamp(),
             delay=asked.delay,
             expires=None if asked.expires_at is None else asked.expires_at.timestamp(),
@@ -215,12 +233,30 @@ class App:
         )
         return message, new
 
+    def _accept(self, message: Message, new: NewJob, until: float) -> Created:
+        """Record the job, and tell the hooks."""
+        hooks = self.hooks
+        if not hooks:
+            return self._create(new, until)
+        told = event_of(message, EventKind.enqueued, time.time(), delay=new.delay)
+        headers = dict(message.headers)
+        with hooks.around_enqueue(told, headers):
+            if headers:
+                headers = {str(name): str(value) for name, value in headers.items()}
+                new = replace(new, message=replace(message, headers=headers).seal())
+            made = self._create(new, until)
+            if made.created:
+                delay = new.delay if new.at is None else max(new.at - made.at, 0.0)
+                hooks(replace(told, at=moment(made.at), delay=delay or None, headers=headers))
+        return made
+
     def _create(self, new: NewJob, until: float) -> Created:
         """Within enqueue_timeout, whatever the store does: it is asked again only while a whole answer still fits."""
         sent = False
         while True:
             try:
-                return self.store.create(new)
+                made = self.store.create(new)
+                break
             except StoreAway as error:
                 sent = sent or error.sent
                 if until - time.monotonic() < 3 * self.settings.store_timeout + 0.1:  # connecting, and two answers
@@ -232,6 +268,13 @@ class App:
                         job_id=new.id,
                     ) from error
                 time.sleep(0.1)
+        if not made.same:
+            raise EnqueueError(
+                f"job {new.id!r} exists, and asks for something else: another task, other arguments, another queue",
+                recorded=False,
+                job_id=new.id,
+            )
+        return made
 
     def _publish(self, route: str, publications: list[Publication]) -> None:
         """The jobs are accepted: what fails from here on is made good by a steward.
@@ -249,23 +292,38 @@ class App:
         except Exception:
             log.exception("the jobs are recorded, but could not be published from here")
 
-    def revive(self, id: str) -> Job[Any]:
-        """Queue a failed or cancelled job again, on this App's backend, wherever it was before. Its attempts are
-        numbered on, and its retries are counted anew.
+    def revive(
+        self, id: str, *, backend: str | None = None, arguments: tuple[list[Any], dict[str, Any]] | None = None
+    ) -> Job[Any]:
+        """Queue a failed or cancelled job again. Its attempts are numbered on, and its retries are counted anew.
+
+        Args:
+            backend: the engine that is to run it; this App's by default, wherever the job was before. On another one
+                it is published by that one's stewards: within a tick of theirs, or once a worker starts there.
+            arguments: (args, kwargs) for it from now on, as JSON values; None: as they were.
 
         Raises:
             JobNotFound: an unknown id.
-            QueuekitError: the job has not ended, or has succeeded.
+            QueuekitError: the job has not ended, or has succeeded; or a payload codec has encoded its arguments.
         """
         record = self.store.get(id)
         if record is None:
             raise JobNotFound(f"no job {id!r} in namespace {self.settings.namespace!r}")
-        message = replace(Message.open(record.message), backend=cast("str", self.settings.backend))
-        taken = self.store.revive(id, message=message.seal(), route=message.route)
-        if taken is None:
-            raise QueuekitError(f"job {id} is {record.status}: only a job that failed or was cancelled can be revived")
-        self._publish(message.route, [Publication(message, taken.pseq, taken.number, taken.epoch)])
+        own = cast("str", self.settings.backend)
+        elsewhere = backend is not None and backend != own
+        back = revive(self.store, record, backend=backend or own, arguments=arguments, handed_over=elsewhere)
+        message, taken = back.message, back.taken
+        if not elsewhere:
+            self._publish(message.route, [Publication(message, taken.pseq, taken.number, taken.epoch)])
+        tell_revived(self.hooks, self.store, message)
         return Job(id, app=self, task=find_task(message.task), created=False)
+
+    def cancel(self, id: str, reason: str) -> str:
+        """See Job.cancel(): "cancelled" (it had not started), "requested" (it runs), "ended" or "missing"."""
+        answer = self.store.cancel(id, reason)
+        if answer == "cancelled":
+            tell_cancelled(self.hooks, self.store, [id])
+        return answer
 
     # ---- the memory backend -----------------------------------------------------------------------------------------
 
@@ -291,17 +349,28 @@ class App:
     # ---- workers ----------------------------------------------------------------------------------------------------
 
     def worker(self, *, queues: Sequence[str] = (), concurrency: int | None = None, pool: str | None = None) -> Worker:
-        """A worker for the tasks that this process has declared; run it by adapter.run_worker()."""
+        """A worker for the tasks that this process has declared; run it by adapter.run_worker().
+
+        Raises:
+            ConfigError: a pool that the adapter does not have; a task or a setting that cannot be worked with.
+        """
         from queuekit.worker import Worker
 
         settings = self.settings
         pool = pool or settings.pool
+        if pool is not None:
+            self.adapter.capabilities.check_pool(pool, backend=self.adapter.name)
+        _ = settings.payload_codec  # one that cannot be found is said now
         for task in registered_tasks():
             task.codec(settings.payload_limit).check()
             if isinstance(task.retry, str):
                 settings.retry_policy(task.retry)
+        if settings.broker_url is not None and settings.broker_url.startswith(("redis://", "rediss://", "unix://")):
+            refuse_cluster(settings.broker_url)
         if settings.strict:
-            self._refuse_what_is_degraded(pool or self.adapter.capabilities.default_pool)
+            from queuekit.adapters.report import refuse_faults
+
+            refuse_faults(self.adapter, registered_tasks(), pool or self.adapter.capabilities.default_pool, settings)
         return Worker(
             self.store,
             settings,
@@ -310,27 +379,22 @@ class App:
             queues=queues or settings.queues,
             concurrency=concurrency or settings.concurrency,
             pool=pool,
+            hooks=self.hooks,
         )
 
-    def _refuse_what_is_degraded(self, name: str) -> None:
-        """With the setting strict. Raises ConfigError."""
-        pool = next((pool for pool in self.adapter.capabilities.pools if pool.name == name), None)
-        if pool is None or pool.interrupts_sync:
-            return
-        limited = [
-            task.name for task in registered_tasks() if not task.is_async and (task.timeout or task.soft_timeout)
-        ]
-        if limited:
-            raise ConfigError(
-                f"strict: in {self.settings.backend}'s pool {name!r} a time limit does not take a synchronous function "
-                f"out of a blocking call, and these have one: {', '.join(limited)}. Make them async, choose another "
-                "pool, or set strict=false"
-            )
 
+def _complete(settings: Settings, natives: Mapping[str, Any]) -> Settings:
+    """With a broker: the one that is set, that of the user's own engine application, or that of a development server
+    running in this folder."""
+    name = settings.backend
+    if name is not None and name != "memory" and settings.broker_url is None:
+        native = natives.get(name)
+        if native is not None:
+            from queuekit.adapters import load_adapter
 
-def _complete(settings: Settings) -> Settings:
-    """With a broker: the one that is set, or that of a development server running in this folder."""
-    if settings.backend not in {None, "memory"} and settings.broker_url is None:
+            find = getattr(load_adapter(name), "broker_url_of", None)
+            if find is not None:
+                return settings.replace(f"the {name} application", broker_url=find(native)).resolve()
         from queuekit.embedded import attach
 
         server = attach(Path(DEV_FOLDER))
@@ -351,6 +415,11 @@ def current_app() -> App:
         return _default
 
 
+def has_default() -> bool:
+    """Whether somebody has made a default App, by configure(), by an adapter's install() or by using one."""
+    return _default is not None
+
+
 def use_default(app: App) -> None:
     """Make this App the default one: for programs of our own, such as a worker, that configure by other means."""
     global _default
@@ -361,12 +430,20 @@ def use_default(app: App) -> None:
 def configure(**settings: Any) -> App:
     """Set up the default App: `configure(backend="rq", broker_url="redis://localhost:6379/0")`.
 
+    `hooks` takes callables as well as names: see App.
+
     Raises:
         ConfigError: a setting that does not exist or cannot be, or the default App is in use already.
     """
     from queuekit.settings import load
 
-    natives = {name: settings.pop(name) for name in ("celery", "dramatiq", "redis") if name in settings}
+    natives: dict[str, Any] = {n: settings.pop(n) for n in ("celery", "dramatiq", "redis") if n in settings}
+    hooks = settings.get("hooks")
+    if isinstance(hooks, (list, tuple)):  # a callable is this process's alone, a name goes to the stewards too
+        natives["hooks"] = [hook for hook in hooks if not isinstance(hook, str)]
+        settings["hooks"] = [hook for hook in hooks if isinstance(hook, str)]
+        if natives["hooks"] and not settings["hooks"]:
+            del settings["hooks"]  # it leaves those of the environment and the files alone
     global _default
     with _default_lock:
         if _default is not None and _default.in_use:

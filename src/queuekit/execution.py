@@ -26,15 +26,17 @@ import traceback
 import weakref
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from queuekit.context import JobContext, running
 from queuekit.errors import ConfigError, JobCancelled, PayloadError, StaleAttempt
+from queuekit.events import EventKind, Hooks, JobEvent, event_of, said_of
 from queuekit.job import moment
 from queuekit.limits import HardLimit, Interrupted, Limits, limited, raise_in_thread, under_limits
 from queuekit.loops import submit
 from queuekit.message import ID_PATTERN, InvalidMessage, Message, Publication, split_route
+from queuekit.payload.encoding import Undecodable
 from queuekit.processes import process_name
 from queuekit.retry import (
     Category,
@@ -61,9 +63,10 @@ from queuekit.store import (
     Store,
     StoreAway,
     StoreLost,
+    Unreadable,
     Unseen,
 )
-from queuekit.store.ends import write_end
+from queuekit.store.ends import parse_end, write_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,6 +120,8 @@ class Held:
     started: float
     created: float
     clock: float  # time.monotonic() at the claim
+    ready: float = 0.0  # from when it could have started
+    context: contextvars.Context = field(default_factory=contextvars.copy_context, compare=False, repr=False)
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------
@@ -138,6 +143,8 @@ class Unrecorded:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
+    """`text`: the result as JSON, as far as the engine and its monitors may be shown it."""
+
     value: Any
     text: str | None
 
@@ -178,6 +185,21 @@ class Stale:
     """Somebody else had ended the attempt: nothing of it was recorded."""
 
 
+class _Unfit(Exception):
+    """The recorded arguments are not what the task of this worker takes."""
+
+    def __init__(self, what: str, cause: Exception) -> None:
+        super().__init__(what)
+        self.what, self.cause = what, cause
+
+    def told(self, message: Message) -> str:
+        """Without the values, where they are not to be seen."""
+        if not message.hidden or isinstance(self.cause, Undecodable):
+            return f"{self.what}: {self.cause}"
+        parameter = getattr(self.cause, "parameter", None)
+        return f"{self.what}: {type(self.cause).__name__} (private), parameter {parameter!r}"
+
+
 Outcome = Dropped | Unrecorded | Succeeded | Retried | Failed | Ended | Released | Stale
 
 
@@ -188,6 +210,7 @@ class Execution:
         worker: the name of the worker's current incarnation; `renew` opens a lease for it where there is none.
         find: the task of a name, or None where this worker does not know it.
         stopping: set when the worker is asked to stop.
+        hooks: told of what attempts do.
     """
 
     def __init__(
@@ -199,9 +222,11 @@ class Execution:
         worker: Callable[[], str],
         renew: Callable[[], None],
         stopping: threading.Event | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.store = store
         self.settings = settings
+        self.hooks = hooks or Hooks()
         self._find = find
         self._worker = worker
         self._renew = renew
@@ -223,7 +248,8 @@ class Execution:
             try:
                 return self._claim(delivery, token)
             except StoreAway as error:
-                log.warning("job %s: cannot be claimed: %s", delivery.bell.id, error)
+                bell = delivery.bell
+                log.warning("job %s: cannot be claimed: %s", bell.id, error, extra=_about(bell.id, bell.task))
                 if self.stopping.wait(STORE_AWAY_PAUSE):
                     return Unrecorded(str(error))
 
@@ -254,6 +280,7 @@ class Execution:
                 seen=seen,
                 on_lost=lost,
                 on_limit=limit,
+                unknown_grace=self.settings.unknown_grace,
             )
             match answer:
                 case Claimed():
@@ -276,6 +303,13 @@ class Execution:
                         self.store.quarantine(self._adopted(delivery).seal(), why)
                         return Dropped(why)
                     epoch = self._adopt(delivery)
+                case Unreadable():
+                    why = f"reads no records of version {answer.version}"
+                    log.warning("job %s: this worker %s", bell.id, why, extra=_about(bell.id, bell.task))
+                    if answer.ended:
+                        self._tell_without_attempt(delivery, EventKind.failed, f"no other worker came: this one {why}")
+                    said = f"this worker {why}"
+                    return Dropped(f"it has failed: {said}") if answer.ended else Released(said)
                 case Busy():
                     return Dropped("an attempt is running")
                 case Early():
@@ -283,6 +317,8 @@ class Execution:
                 case Done():
                     return Dropped(f"it has {answer.status}")
                 case Cancelled():
+                    if answer.now:
+                        self._tell_without_attempt(delivery, EventKind.cancelled, answer.reason)
                     return Dropped(f"cancelled: {answer.reason}")
                 case Missing():
                     return Dropped("its record has expired")
@@ -301,14 +337,18 @@ class Execution:
             started=answer.started,
             created=answer.created,
             clock=time.monotonic(),
+            ready=answer.ready,
         )
         if unreadable is not None:
+            self._tell_started(held)
             return self._hand_back(held, f"cannot run it as it was recorded: {unreadable}")
         if held.message.task != bell.task or held.message.timeout != bell.timeout:
             # The doorbell is not what we sent. The record is; ring again from it.
             self.store.quarantine(json.dumps(bell.to_header()), "the doorbell differs from the job's record")
+            self._tell_started(held)
             return self._release(held, "its doorbell differed from the record", 0)
         if task is None:
+            self._tell_started(held)
             return self._hand_back(held, f"does not know the task {held.message.task!r}")
         return held
 
@@ -332,17 +372,24 @@ class Execution:
         limit = _plan(policy, before, TimeLimit("over its time limit, ended from outside"), now=now, u=u)
         return lost, limit
 
-    def _hand_back(self, held: Held, why: str) -> Outcome:
-        # Since it was first handed back, not since it was enqueued: a job may have been scheduled for next week.
+    def _hand_back(self, held: Held, why: str, cause: Exception | None = None) -> Outcome:
+        # Since it was first handed back, not since it was enqueued: a job may have been scheduled for next week, or may
+        # have run for hours until its worker was stopped for the deploy.
         record = self.store.get(held.message.id)
-        runs = () if record is None else record.runs
-        tried = [start["at"] for start, _ in runs if start["number"] == held.number]
-        waited = held.started - min(tried, default=held.started)
+        since = held.started
+        for start, end in reversed(() if record is None else record.runs):
+            if end is not None and not end.get("unknown"):
+                break
+            since = start["at"]
+        waited = held.started - since
         if waited >= self.settings.unknown_grace:
-            error = LookupError(f"no worker could run it for {waited:.0f} s; the last one {why}")
-            return self._failed(held, error, str(error), Category.unknown)
+            said = f"no worker could run it for {waited:.0f} s; the last one {why}"
+            error: Exception = LookupError(said)
+            if isinstance(cause, PayloadError) and not isinstance(cause, Undecodable):
+                error = PayloadError(said, parameter=cause.parameter)
+            return self._failed(held, error, said, Category.unknown)
         # Each hand-back waits as long as the job has waited so far: seldom asked, and soon when it was just deployed.
-        return self._release(held, f"this worker {why}", min(max(waited, 1.0), 300.0))
+        return self._release(held, f"this worker {why}", min(max(waited, 1.0), 300.0), unknown=True)
 
     def _adopted(self, delivery: Delivery) -> Message:
         backend, queue, level = split_route(delivery.bell.route)
@@ -360,14 +407,14 @@ class Execution:
     def _adopt(self, delivery: Delivery) -> str:
         message = self._adopted(delivery)
         log.warning("job %s: its record was lost with the store; it is made again from the message", message.id)
-        return self._create(message).epoch
+        return self._create(*message.encoded(self.settings.payload_codec)).epoch
 
-    def _create(self, message: Message) -> Created:
+    def _create(self, message: Message, digest: str) -> Created:
         return self.store.create(
             NewJob(
                 id=message.id,
                 message=message.seal(),
-                digest=message.digest,
+                digest=digest,
                 route=message.route,
                 token=secrets.token_hex(8),
                 result_ttl=message.result_ttl,
@@ -391,10 +438,10 @@ class Execution:
             InvalidMessage: with the reason, for the quarantine: the setting is off, or there is no such task here, or
                 its id, arguments or their types cannot be.
         """
-        message = self._from_native(id, task, args, kwargs, queue, priority)
+        message, digest = self._from_native(id, task, args, kwargs, queue, priority)
         while True:
             try:
-                made = self._create(message)
+                made = self._create(message, digest)
                 break
             except StoreAway as error:
                 log.warning("native job %s: cannot be recorded: %s", message.id, error)
@@ -402,12 +449,15 @@ class Execution:
                     return Unrecorded(str(error))
         if not made.same:
             raise InvalidMessage(f"job {message.id!r} exists, and asks for something else")
-        bell = Publication(message, made.pseq or 0, made.number, made.epoch).doorbell
+        if made.created and self.hooks:
+            self.hooks(event_of(message, EventKind.enqueued, made.at))
+        # 0: it has just been numbered, and is no sign that what was published before it has had its turn.
+        bell = Publication(message, 0, made.number, made.epoch).doorbell
         return Delivery(bell, message.args, message.kwargs)
 
     def _from_native(
         self, id: object, task: object, args: object, kwargs: object, queue: str, priority: int
-    ) -> Message:
+    ) -> tuple[Message, str]:
         if not self.settings.adopt:
             raise InvalidMessage("nobody published it through queuekit; the setting adopt=true would run it")
         if not isinstance(id, str) or not ID_PATTERN.match(id):
@@ -417,29 +467,28 @@ class Execution:
             raise InvalidMessage(f"this worker does not know the task {str(task)[:200]!r}")
         if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
             raise InvalidMessage("its args must be a list and its kwargs a mapping")
-        message = Message(
-            id=id,
-            task=found.name,
-            args=list(args),
-            kwargs=kwargs,
-            queue=queue,
+        own = found.message(
+            id,
+            list(args),
+            kwargs,
             backend=cast("str", self.settings.backend),
-            priority=priority,
-            timeout=found.timeout,
-            soft_timeout=found.soft_timeout,
-            result_ttl=self.settings.result_ttl if found.result_ttl is None else found.result_ttl,
-            keep_result=found.keep_result,
-            private=found.private,
+            default_ttl=self.settings.result_ttl,
         )
+        # Under the name that its producer knows it by, which may be an alias: a redelivery to a worker from before, or
+        # after, the task was renamed finds the same job.
+        message = replace(own, task=str(task), queue=queue, priority=priority)
         try:
             size = len(message.seal().encode())
             found.codec(self.settings.payload_limit).decode_arguments(message.args, message.kwargs)
         except (PayloadError, TypeError, ValueError) as error:
-            said = "(private)" if message.private else str(error)
+            said = "(private)" if message.private or self.settings.codec is not None else str(error)
             raise InvalidMessage(f"its arguments do not fit the task {found.name!r}: {said}") from None
         if size > self.settings.payload_limit:
             raise InvalidMessage(f"it takes {size} bytes, more than payload_limit={self.settings.payload_limit}")
-        return message
+        try:
+            return message.encoded(self.settings.payload_codec)
+        except Exception as error:  # whatever the user's codec raises
+            raise InvalidMessage(f"the payload codec raised {type(error).__qualname__}") from None
 
     # ---- run --------------------------------------------------------------------------------------------------------
 
@@ -449,7 +498,7 @@ class Execution:
         assert task is not None
         limits = Limits(message.soft_timeout, message.timeout)
         stop = self.attendant.attend(held)
-        fresh = contextvars.copy_context()
+        fresh = held.context
         fresh.run(
             running.set,
             JobContext(
@@ -460,10 +509,12 @@ class Execution:
                 _cancel_reason=lambda: stop.reason,
             ),
         )
+        started = self._tell_started(held)
+        around = None if started is None else self.hooks.around_attempt(started, fresh)
         value: Any = None
         error: BaseException | None = None
         try:
-            args, kwargs = task.codec(self.settings.payload_limit).decode_arguments(message.args, message.kwargs)
+            args, kwargs = self._arguments(task, message)
             if task.is_async:
                 value = self._run_async(task, args, kwargs, fresh, limits, stop)
             else:
@@ -477,13 +528,33 @@ class Execution:
         finally:
             self.attendant.leave(held)
         try:
-            return self._on_value(held, task, value) if error is None else self._on_error(held, error, limits, stop)
+            if error is None:
+                return self._on_value(held, task, value, limits, stop)
+            return self._on_error(held, error, limits, stop)
         except (Exception, SystemExit) as bug:  # of a result's or an error's own methods: the attempt has to end
-            log.exception("job %s: its outcome cannot be told", message.id, exc_info=None if message.private else bug)
+            log.exception(
+                "job %s: its outcome cannot be told",
+                message.id,
+                exc_info=None if message.hidden else bug,
+                extra=_about(message.id, message.task, held.number),
+            )
             said = RuntimeError(f"its outcome cannot be told: {type(bug).__qualname__}")
             return self._failed(held, said, str(said), Category.unknown)
         finally:
+            if around is not None:
+                if stop.goes_on:  # the loop may be in the context just now
+                    around.context = fresh.copy()
+                around.leave(None if message.hidden else error)
             del error  # its traceback leads back here
+
+    def _arguments(self, task: Task[..., Any, Any], message: Message) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The typed arguments. Raises _Unfit where this worker cannot make them, though the enqueuing program could:
+        it has another version of the task. (What never fitted was refused there, and is in no record.)"""
+        try:
+            args, kwargs = message.arguments(self.settings.payload_codec)
+            return task.codec(self.settings.payload_limit).decode_arguments(args, kwargs)
+        except (PayloadError, ConfigError) as error:
+            raise _Unfit("cannot run it with the arguments that were recorded", error) from error
 
     def interrupt_running(self) -> None:
         """The worker has to stop: end the user code that runs in this process, so that its attempts are released.
@@ -503,6 +574,10 @@ class Execution:
         if here is not None and here.code.locked():
             raise Interrupted("the worker stops")
 
+    def go_on(self) -> None:
+        """After interrupt_running(): the process does not stop, and what is about to start may."""
+        self._interrupting = False
+
     def _unless_interrupted(self) -> None:
         if self._interrupting:
             raise Interrupted("the worker stops")
@@ -512,6 +587,7 @@ class Execution:
         running = self.attendant.running()
         for stop in running:
             self._release(stop.held, reason, 0)
+        self.hooks.flush()
         return len(running)
 
     def _run_async(
@@ -548,27 +624,38 @@ class Execution:
             if result.done():  # the task's own TimeoutError, or just now
                 return result.result()
             # It swallowed the cancel, or something blocks the loop. It goes on without a fence, or never starts.
-            limits.hard_passed = True
+            limits.hard_passed = stop.goes_on = True
             cancel()
             raise HardLimit(f"the limit of {limits.hard} s has passed, and the task goes on") from None
         except BaseException:
             if not result.done():  # this thread was interrupted, not the task
+                stop.goes_on = True
                 call()
             raise
 
     # ---- decide -----------------------------------------------------------------------------------------------------
 
-    def _on_value(self, held: Held, task: Task[..., Any, Any], value: Any) -> Outcome:
+    def _on_value(self, held: Held, task: Task[..., Any, Any], value: Any, limits: Limits, stop: Stop) -> Outcome:
         try:
             # Encoded even where it is not kept: a task that cannot tell its result fails on every setting alike.
             text = task.codec(self.settings.payload_limit).encode_result(value)
         except PayloadError as error:
             return self._failed(held, error, str(error), Category.unknown)
-        kept = text if held.message.keep_result else None
+        codec = self.settings.payload_codec
+        shown = kept = text if held.message.keep_result else None
+        if kept is not None and codec is not None:
+            try:
+                shown, kept = None, held.message.encode_result(codec, kept)
+            except Exception as error:  # of the user's codec: judged as if the task had raised it
+                return self._on_error(held, error, limits, stop)
+        if held.message.hidden:
+            shown = None
+        end = write_end("succeeded")
         return self._record(
             held,
-            lambda: self.store.finish(held.message.id, held.token, write_end("succeeded"), kept),
-            Succeeded(value, kept),
+            end,
+            lambda: self.store.finish(held.message.id, held.token, end, kept),
+            Succeeded(value, shown),
         )
 
     def _on_error(self, held: Held, error: BaseException, limits: Limits, stop: Stop) -> Outcome:
@@ -581,10 +668,12 @@ class Execution:
             reason = stop.reason
             end = write_end("cancelled", reason=reason)
             return self._record(
-                held, lambda: self.store.cancelled(held.message.id, held.token, end, reason), Ended(reason)
+                held, end, lambda: self.store.cancelled(held.message.id, held.token, end, reason), Ended(reason)
             )
         elif isinstance(error, Interrupted) or (isinstance(error, asyncio.CancelledError) and self.stopping.is_set()):
             return self._release(held, "the worker stopped", 0)
+        elif isinstance(error, _Unfit):
+            return self._hand_back(held, error.told(held.message), error.cause)
         elif isinstance(error, PayloadError):
             return self._failed(held, error, str(error), Category.unknown)
         else:
@@ -603,6 +692,7 @@ class Execution:
                 end = self._end(held, "retried", cause, decision.category, decision.reason, decision.delay)
                 return self._record(
                     held,
+                    end,
                     lambda: self.store.retry(
                         held.message.id, held.token, end, decision.delay, decision.state.to_json()
                     ),
@@ -614,22 +704,30 @@ class Execution:
                 raise AssertionError("a policy never passes on a lost attempt")
 
     def _failed(self, held: Held, error: BaseException, reason: str, category: Category) -> Outcome:
-        if held.message.private and isinstance(error, PayloadError):  # its text quotes the value
-            reason = f"{category}: queuekit.PayloadError (private), parameter {error.parameter!r}"
+        if self._quotes(held, error):
+            parameter = getattr(error, "parameter", None)
+            reason = f"{category}: queuekit.PayloadError (private), parameter {parameter!r}"
         end = self._end(held, "failed", error, category, reason, None)
         return self._record(
-            held, lambda: self.store.fail(held.message.id, held.token, end, reason), Failed(reason, error)
+            held, end, lambda: self.store.fail(held.message.id, held.token, end, reason), Failed(reason, error)
         )
 
-    def _release(self, held: Held, reason: str, delay: float) -> Outcome:
-        end = write_end("released", reason=reason)
-        return self._record(held, lambda: self.store.release(held.message.id, held.token, end, delay), Released(reason))
+    def _quotes(self, held: Held, error: BaseException) -> bool:
+        """Whether the error's text quotes a value that nobody is to see: ours does, of a value that does not fit."""
+        return isinstance(error, PayloadError) and (held.message.hidden or self.settings.codec is not None)
+
+    def _release(self, held: Held, reason: str, delay: float, *, unknown: bool = False) -> Outcome:
+        """`unknown`: not because the worker stopped, but because it knows too little of the job."""
+        end = write_end("released", reason=reason, unknown=unknown or None)
+        return self._record(
+            held, end, lambda: self.store.release(held.message.id, held.token, end, delay), Released(reason)
+        )
 
     def _end(
         self, held: Held, outcome: str, error: BaseException, category: Category, reason: str, delay: float | None
     ) -> str:
         said = describe_error(error)
-        private = held.message.private
+        private = held.message.private or self._quotes(held, error)
         return write_end(
             outcome,
             error_type=said.error_type,
@@ -642,23 +740,84 @@ class Execution:
 
     # ---- record -----------------------------------------------------------------------------------------------------
 
-    def _record(self, held: Held, step: Callable[[], bool], outcome: Outcome) -> Outcome:
-        """The outcome, once the store has it; Stale where the fence was not ours any more."""
+    def _record(self, held: Held, end: str, step: Callable[[], bool | Cancelled], outcome: Outcome) -> Outcome:
+        """The outcome, once the store has it; Stale where the fence was not ours any more. A job that was to go on, and
+        that somebody has cancelled meanwhile, is Ended."""
+        about = _about(held.message.id, held.message.task, held.number)
         until: float | None = None
         while True:
             try:
-                if step():
+                answer = step()
+                if isinstance(answer, Cancelled):
+                    outcome = Ended(answer.reason)
+                if answer:
+                    self._tell_ended(held, end, outcome)
                     return outcome
             except StoreAway as error:
-                log.warning("job %s: its outcome waits for the store: %s", held.message.id, error)
+                log.warning("job %s: its outcome waits for the store: %s", held.message.id, error, extra=about)
                 if self.stopping.is_set():
                     until = until or time.monotonic() + self.settings.grace
                     if time.monotonic() > until:
                         return Unrecorded(str(error))
                 time.sleep(STORE_AWAY_PAUSE)
                 continue
-            log.warning("job %s: attempt %d was ended by somebody else", held.message.id, held.number)
+            log.warning("job %s: attempt %d was ended by somebody else", held.message.id, held.number, extra=about)
             return Stale()
+
+    # ---- tell -------------------------------------------------------------------------------------------------------
+
+    def _tell_started(self, held: Held) -> JobEvent | None:
+        """The event; None where there are no hooks."""
+        if not self.hooks:
+            return None
+        event = event_of(
+            held.message,
+            EventKind.started,
+            held.started,
+            attempt=held.number,
+            worker=self._worker(),
+            waited=round(max(held.started - held.ready, 0.0), 3),  # the store's clock counts milliseconds
+        )
+        self.hooks(event, held.context.copy())
+        return event
+
+    def _tell_ended(self, held: Held, end: str, outcome: Outcome) -> None:
+        if not self.hooks:
+            return
+        message, lasted = held.message, time.monotonic() - held.clock
+        said = said_of(parse_end(end), private=message.hidden)
+        if isinstance(outcome, Ended):
+            said |= {"delay": None, "reason": outcome.reason}
+        event = event_of(
+            message,
+            _TOLD_AS[type(outcome)],
+            held.started + lasted,
+            attempt=held.number,
+            worker=self._worker(),
+            duration=lasted,
+            **said,
+        )
+        self.hooks(event, held.context.copy())  # what around_attempt() has set is seen; another thread may be in it
+
+    def _tell_without_attempt(self, delivery: Delivery, kind: EventKind, reason: str) -> None:
+        """A job that this worker's claim has ended before an attempt of it started."""
+        if self.hooks:
+            message = replace(self._adopted(delivery), private=delivery.bell.private)
+            self.hooks(event_of(message, kind, self.store.now(), worker=self._worker(), reason=reason))
+
+
+_TOLD_AS: Final = {
+    Succeeded: EventKind.succeeded,
+    Retried: EventKind.retried,
+    Failed: EventKind.failed,
+    Ended: EventKind.cancelled,
+    Released: EventKind.released,
+}
+
+
+def _about(id: str, task: str, attempt: int = 0) -> dict[str, Any]:
+    """For a log record: the fields that queuekit.logs knows."""
+    return {"job_id": id, "task": task, "attempt": attempt}
 
 
 def _state(text: str) -> RetryState:
@@ -694,7 +853,7 @@ def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: floa
 class Stop:
     """One attempt that runs here: whether it is to stop, and how to tell it."""
 
-    __slots__ = ("_lock", "call", "code", "held", "reason", "thread", "told")
+    __slots__ = ("_lock", "call", "code", "goes_on", "held", "reason", "thread", "told")
 
     def __init__(self, held: Held) -> None:
         self.held = held
@@ -702,6 +861,7 @@ class Stop:
         self.reason: str | None = None  # a cancel was asked for
         self.told: float | None = None  # when it was cancelled for that, by time.monotonic()
         self.call: Callable[[], object] | None = None  # cancels an async task
+        self.goes_on = False  # an async task that its thread has stopped to wait for
         self.code = threading.Lock()  # held while synchronous user code runs in this thread
         self._lock = threading.RLock()  # a signal handler may interrupt the one who interrupts
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from typing_extensions import TypeVar
 
-from queuekit.errors import JobCancelled, JobFailed, JobNotFound, JobNotReady
+from queuekit.errors import JobCancelled, JobFailed, JobNotFound, JobNotReady, QueuekitError
 from queuekit.job import JobStatus
+from queuekit.message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import timedelta
 
     from queuekit.app import App
@@ -26,6 +27,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.2  # seconds between two looks at the store
+_READS = 5000  # statuses that one who waits for many reads in a second at most
 
 
 class Job(Generic[R]):
@@ -95,6 +97,8 @@ class Job(Generic[R]):
             JobFailed: the job failed; it carries the record.
             JobCancelled: it was cancelled, or expired before it started.
             JobNotFound: an unknown id, or the result has expired.
+            PayloadError: the result does not fit its declared type any more, or is encoded by a codec that is not set
+                here or has another key.
         """
         until = _until(timeout)
         wait = _FIRST_WAIT
@@ -114,14 +118,15 @@ class Job(Generic[R]):
             raise JobCancelled(f"job {self.id}: {record.reason}" if record.reason else f"job {self.id} was cancelled")
         if record.status is JobStatus.failed:
             raise self._failure(record)
-        message = json.loads(record.message)
-        if not message["keep_result"]:
+        message = Message.to_publish(record.message)
+        if not message.keep_result:
             return cast("R", None)
         text = self._app.store.result(self.id)
         if text is None:
             raise JobNotFound(
                 f"job {self.id} has succeeded, and its result has expired: it was kept for {record.result_ttl:g} s"
             )
+        text = message.decode_result(self._app.settings.payload_codec, text)
         if self._task is None:
             return cast("R", json.loads(text))
         return cast("R", self._task.codec(self._app.settings.payload_limit).decode_result(text))
@@ -147,10 +152,77 @@ class Job(Generic[R]):
     def cancel(self, reason: str = "") -> bool:
         """Ask that the job end. True where it was not over: one that had not started never starts; a running one is
         told. Raises JobNotFound."""
-        answer = self._app.store.cancel(self.id, reason)
+        answer = self._app.cancel(self.id, reason)
         if answer == "missing":
             raise JobNotFound(f"no job {self.id!r} in namespace {self._app.settings.namespace!r}")
         return answer != "ended"
+
+    # ---- waiting for many -------------------------------------------------------------------------------------------
+
+    @overload
+    @staticmethod
+    def wait_all(
+        jobs: Iterable[Job[T]], *, timeout: float | timedelta | None = None, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+    @overload
+    @staticmethod
+    def wait_all(
+        jobs: Iterable[Job[T]], *, timeout: float | timedelta | None = None, return_exceptions: bool
+    ) -> list[T | QueuekitError]: ...
+    @staticmethod
+    def wait_all(
+        jobs: Iterable[Job[T]], *, timeout: float | timedelta | None = None, return_exceptions: bool = False
+    ) -> list[T] | list[T | QueuekitError]:
+        """The results of all, in the order of the jobs; waits `timeout` seconds in all (None: for ever).
+
+        The first job that has failed is raised at once; the others run on. With `return_exceptions` nothing about a
+        single job is raised: in its place stands what result() would have raised, JobNotReady after the timeout.
+        Looks at all jobs in one conversation with the store.
+
+        Raises:
+            JobNotReady: not all have ended within the timeout; the text says how many, and which is the first.
+            JobFailed, JobCancelled, JobNotFound: as result().
+        """
+        many = _Many(jobs, return_exceptions=return_exceptions)
+        until = _until(timeout)
+        while not many.look():
+            if many.run_next():
+                continue
+            left = until - time.monotonic()
+            if left <= 0:
+                many.give_up()
+                break
+            time.sleep(min(many.pause(), left))
+        return cast("list[T]", many.outcomes)
+
+    @overload
+    @staticmethod
+    async def await_all(
+        jobs: Iterable[Job[T]], *, timeout: float | timedelta | None = None, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+    @overload
+    @staticmethod
+    async def await_all(
+        jobs: Iterable[Job[T]], *, timeout: float | timedelta | None = None, return_exceptions: bool
+    ) -> list[T | QueuekitError]: ...
+    @staticmethod
+    async def await_all(
+        jobs: Iterable[Job[T]], *, timeout: float | timedelta | None = None, return_exceptions: bool = False
+    ) -> list[T] | list[T | QueuekitError]:
+        """wait_all(), waiting in the loop: no thread is held meanwhile."""
+        import asyncio
+
+        many = _Many(jobs, return_exceptions=return_exceptions)
+        until = _until(timeout)
+        while not await _in_thread(many.look):
+            if await _in_thread(many.run_next):
+                continue
+            left = until - time.monotonic()
+            if left <= 0:
+                many.give_up()
+                break
+            await asyncio.sleep(min(many.pause(), left))
+        return cast("list[T]", many.outcomes)
 
     # ---- the same, without blocking the loop ------------------------------------------------------------------------
 
@@ -178,6 +250,55 @@ class Job(Generic[R]):
 
     async def acancel(self, reason: str = "") -> bool:
         return await _in_thread(self.cancel, reason)
+
+
+class _Many:
+    """What wait_all() and await_all() share: all but the waiting itself."""
+
+    def __init__(self, jobs: Iterable[Job[Any]], *, return_exceptions: bool) -> None:
+        self._jobs = list(jobs)
+        self._return_exceptions = return_exceptions
+        self._waiting = list(range(len(self._jobs)))
+        self._homes = [job._app for job in self._jobs]  # noqa: SLF001  # of the same module
+        self._apps = list(dict.fromkeys(self._homes))
+        self._wait = _FIRST_WAIT
+        self.outcomes: list[Any] = [None] * len(self._jobs)
+
+    def look(self) -> bool:
+        """Whether all have ended. Raises what one of them ended with, unless that is to be returned."""
+        for app in self._apps:
+            here = [place for place in self._waiting if self._homes[place] is app]
+            statuses = app.store.statuses([self._jobs[place].id for place in here]) if here else []
+            over = {place for place, status in zip(here, statuses, strict=True) if status is None or status in _ENDED}
+            for place in sorted(over):
+                self.outcomes[place] = self._outcome(self._jobs[place])
+            self._waiting = [place for place in self._waiting if place not in over]
+        return not self._waiting
+
+    def _outcome(self, job: Job[Any]) -> Any:
+        try:
+            return job._ended()  # noqa: SLF001
+        except QueuekitError as error:
+            if not self._return_exceptions or isinstance(error, ConnectionError):  # the store is away
+                raise
+            return error
+
+    def run_next(self) -> bool:
+        return any(app.run_next() for app in self._apps)
+
+    def pause(self) -> float:
+        """Seconds until the next look: longer with each, and with the number of jobs."""
+        now = self._wait
+        self._wait = min(now * 1.5, max(_LONGEST_WAIT, len(self._waiting) / _READS))
+        return now
+
+    def give_up(self) -> None:
+        """The time is over. Raises JobNotReady, unless that is to be returned."""
+        first = self._jobs[self._waiting[0]]
+        if not self._return_exceptions:
+            raise JobNotReady(f"{len(self._waiting)} of {len(self._jobs)} jobs have not ended; the first is {first.id}")
+        for place in self._waiting:
+            self.outcomes[place] = JobNotReady(f"job {self._jobs[place].id} has not ended")
 
 
 _ENDED = frozenset({JobStatus.succeeded, JobStatus.failed, JobStatus.cancelled})

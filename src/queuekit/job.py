@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from queuekit.retry import Category
 
-__all__ = ["TERMINAL", "TRANSITIONS", "Attempt", "JobInfo", "JobStatus", "Record"]
+__all__ = ["RECORD_VERSION", "TERMINAL", "TRANSITIONS", "Attempt", "JobInfo", "JobStatus", "Record"]
 
 
 class JobStatus(StrEnum):
@@ -40,6 +40,8 @@ class JobStatus(StrEnum):
     failed = "failed"
     cancelled = "cancelled"
 
+
+RECORD_VERSION: Final = 1  # also in the prelude of the Lua scripts, which read the version before as well
 
 TERMINAL: Final = frozenset({JobStatus.succeeded, JobStatus.failed, JobStatus.cancelled})
 
@@ -107,7 +109,11 @@ def moment(seconds: float) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A job as the store keeps it. `runs` holds a (start, end) pair of JSON-able mappings for each execution."""
+    """A job as the store keeps it. `runs` holds a (start, end) pair of JSON-able mappings for each execution.
+
+    Attributes:
+        version: of the record's own fields; 0 for those that were made before they were numbered.
+    """
 
     id: str
     status: JobStatus
@@ -124,6 +130,7 @@ class Record:
     result_ttl: float = 86400.0
     cancel_requested: str | None = None
     runs: tuple[tuple[Mapping[str, Any], Mapping[str, Any] | None], ...] = field(default=())
+    version: int = RECORD_VERSION
 
     def attempts(self) -> tuple[Attempt, ...]:
         return tuple(_attempt(start, end) for start, end in self.runs)

@@ -3,22 +3,43 @@
 The message is written once, at enqueue, and kept in the job's record; every publication is made from it. What the
 broker carries is a doorbell: the native message of the engine, with the arguments for humans to read and the header
 `queuekit` for us. What a worker runs comes from the record, never from the doorbell.
+
+Both carry a version. A reader takes its own and the one before, by an explicit upgrade. What is written carries the
+lowest version that says all of it, so that a deploy can roll in either direction while nothing new is used. A field
+that a reader may ignore is added without a new version: one that it does not know is left out. See
+docs/explanation/versions.md.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["HEADER", "ID_PATTERN", "VERSION", "Doorbell", "InvalidMessage", "Message", "Publication", "route_of"]
+    from queuekit.payload.encoding import PayloadCodec, PayloadContext
 
-VERSION: Final = 1
+__all__ = [
+    "BUCKETS",
+    "DOORBELL_VERSION",
+    "HEADER",
+    "ID_PATTERN",
+    "VERSION",
+    "Doorbell",
+    "InvalidMessage",
+    "Message",
+    "Publication",
+    "moved",
+    "route_of",
+    "split_route",
+]
+
+VERSION: Final = 2  # of messages: 2 added `payload`
+DOORBELL_VERSION: Final = 1
 HEADER: Final = "queuekit"
 ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")  # what all three engines accept as a job id
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
@@ -29,6 +50,37 @@ BUCKETS: Final = (0, 3, 6, 9)  # the four levels that every engine can keep apar
 
 class InvalidMessage(ValueError):
     """A text that is not a message of ours, or is of a version that this code does not read. The text is the reason."""
+
+
+# ---- versions ------------------------------------------------------------------------------------------------------
+
+
+def _without_payload(message: dict[str, Any]) -> dict[str, Any]:
+    """Message 1 -> 2: its arguments stand in it as they are."""
+    return {**message, "payload": None}
+
+
+MESSAGE_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1: _without_payload}
+DOORBELL_UPGRADES: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+
+
+def _current(
+    what: str,
+    data: dict[str, Any],
+    found: object,
+    version: int,
+    upgrades: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]],
+) -> dict[str, Any]:
+    """The same in the words of `version`. Raises InvalidMessage for one that is neither this nor the one before."""
+    if type(found) is int and found == version:
+        return data
+    if type(found) is int and found == version - 1 and found in upgrades:
+        return upgrades[found](data)
+    read = " and ".join(str(one) for one in (version - 1, version) if one == version or one in upgrades)
+    raise InvalidMessage(f"{what} version {found!r} is not one that is read here ({read})")
+
+
+# ---- routes --------------------------------------------------------------------------------------------------------
 
 
 def bucket(priority: int) -> int:
@@ -48,7 +100,12 @@ def split_route(route: str) -> tuple[str, str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A request to run a task once, as it was when it was enqueued. Times in seconds."""
+    """A request to run a task once, as it was when it was enqueued. Times in seconds.
+
+    Attributes:
+        payload: the arguments as a payload codec encoded them, in base64; `args` and `kwargs` are empty then.
+        framed: it was read by `frame()`: its arguments were left out, so it can be published and not run.
+    """
 
     id: str
     task: str
@@ -64,37 +121,139 @@ class Message:
     private: bool = False
     retry: dict[str, Any] | str | None = None  # only where options(retry=) differs from the task's own policy
     headers: dict[str, str] = field(default_factory=dict)
-    version: int = VERSION
+    payload: str | None = None
+    framed: bool = False
+
+    @property
+    def version(self) -> int:
+        """The lowest that says all of it. A reader of version 1 must not run a job whose payload it cannot see."""
+        return 1 if self.payload is None else 2
 
     @property
     def route(self) -> str:
         return route_of(self.backend, self.queue, self.priority)
 
+    @property
+    def hidden(self) -> bool:
+        """Whether the broker, the engine's monitors and logs are not to see arguments and result."""
+        return self.private or self.framed or self.payload is not None
+
     def seal(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        assert not self.framed, "its arguments were left out"
+        data = {**asdict(self), "version": self.version}
+        del data["framed"]
+        if self.payload is None:
+            del data["payload"]
+        return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     @property
     def digest(self) -> str:
         """Says whether two requests under one id ask for the same thing."""
-        same = [self.task, self.args, self.kwargs, self.queue, self.backend, self.priority]
+        return self._digest([])
+
+    def _digest(self, salt: list[Any], key: bytes = b"") -> str:
+        same = [self.task, self.args, self.kwargs, self.queue, self.backend, self.priority, *salt]
         text = json.dumps(same, sort_keys=True, separators=(",", ":"))
-        return blake2b(text.encode(), digest_size=16).hexdigest()
+        return blake2b(text.encode(), digest_size=16, key=key).hexdigest()
+
+    # ---- through a payload codec ------------------------------------------------------------------------------------
+
+    def encoded(self, codec: PayloadCodec | None) -> tuple[Message, str]:
+        """The message as it is recorded, and its digest. The digest is made of the arguments and not of what the codec
+        makes of them, which is another text each time. Raises whatever the codec raises."""
+        if codec is None:
+            return self, self.digest
+        from queuekit.payload import encoding
+
+        # Salted, so that equal arguments of two jobs cannot be told; and keyed, where the codec has a key for it.
+        digest = self._digest([self.id], getattr(codec, "digest_key", b""))
+        data = json.dumps([self.args, self.kwargs], separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        payload = encoding.encode(codec, data.encode(), self._context("arguments"))
+        return replace(self, args=[], kwargs={}, payload=payload), digest
+
+    def arguments(self, codec: PayloadCodec | None) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments as JSON values. Raises Undecodable (a PayloadError)."""
+        if self.payload is None:
+            return self.args, self.kwargs
+        from queuekit.payload import encoding
+
+        data = encoding.decode(codec, self.payload, self._context("arguments"))
+        try:
+            args, kwargs = json.loads(data)
+        except (ValueError, TypeError):
+            raise encoding.Undecodable(f"what the payload codec gave for job {self.id} are no arguments") from None
+        return args, kwargs
+
+    def encode_result(self, codec: PayloadCodec, text: str) -> str:
+        """Raises whatever the codec raises."""
+        from queuekit.payload import encoding
+
+        return encoding.encode_result(codec, text, self._context("result"))
+
+    def decode_result(self, codec: PayloadCodec | None, text: str) -> str:
+        """The result's JSON text, of what was recorded. Raises Undecodable (a PayloadError)."""
+        from queuekit.payload import encoding
+
+        return encoding.decode_result(codec, text, self._context("result"))
+
+    def _context(self, kind: Literal["arguments", "result"]) -> PayloadContext:
+        from queuekit.payload import encoding
+
+        return encoding.PayloadContext(self.id, self.task, kind)
 
     @classmethod
     def open(cls, text: str | bytes) -> Message:
         """Raises InvalidMessage with the reason."""
+        data = _object(text)
+        data = _current("message", data, data.get("version"), VERSION, MESSAGE_UPGRADES)
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InvalidMessage(f"not JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise InvalidMessage(f"a message is a JSON object, not {type(data).__name__}")
-        if data.get("version") != VERSION:
-            raise InvalidMessage(f"message version {data.get('version')!r} is not {VERSION}, the one read here")
-        try:
-            return cls(**data)
+            return cls(**{name: value for name, value in data.items() if name in _KEPT})
         except TypeError as error:
             raise InvalidMessage(str(error)) from None
+
+    @classmethod
+    def to_publish(cls, text: str | bytes) -> Message:
+        """open(), or for a version that is not read here its frame(). Raises InvalidMessage."""
+        try:
+            return cls.open(text)
+        except InvalidMessage:
+            return cls.frame(text)
+
+    @classmethod
+    def frame(cls, text: str | bytes) -> Message:
+        """What is needed to publish a message of any version: these fields have the same meaning in all of them.
+
+        A steward publishes what only a later version's workers can run: whoever hears of it first hands it back.
+
+        Raises:
+            InvalidMessage: it is not even that.
+        """
+        data = _object(text)
+        frame = {name: data.get(name) for name in ("id", "task", "queue", "backend")}
+        bad = [name for name, value in frame.items() if not isinstance(value, str)]
+        if bad or type(data.get("priority", 0)) is not int:
+            raise InvalidMessage(f"a message without a usable {', '.join(bad) or 'priority'}")
+        shared = {name: data[name] for name in _FRAME if name in data}
+        return cls(**frame, **shared, args=[], kwargs={}, framed=True)  # type: ignore[arg-type]  # checked above
+
+
+def moved(text: str, backend: str) -> str:
+    """A sealed message for another backend: of whatever version, with all that stands in it. Raises InvalidMessage."""
+    return json.dumps({**_object(text), "backend": backend}, separators=(",", ":"), ensure_ascii=False)
+
+
+_FRAME: Final = ("priority", "timeout", "result_ttl", "keep_result", "private", "retry")
+_KEPT: Final = frozenset(one.name for one in fields(Message)) - {"framed"}
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidMessage(f"not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise InvalidMessage(f"a message is a JSON object, not {type(data).__name__}")
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +268,7 @@ class Doorbell:
     timeout: float | None = None
     own_policy: bool = False  # options(retry=): the policy stands in the record, not on the task
     private: bool = False  # the arguments beside it are placeholders
-    version: int = VERSION
+    version: int = DOORBELL_VERSION
 
     def to_header(self) -> dict[str, Any]:
         return {
@@ -129,8 +288,7 @@ class Doorbell:
         """Raises InvalidMessage with the reason."""
         if not isinstance(header, dict):
             raise InvalidMessage(f"the header {HEADER!r} is a mapping, not {type(header).__name__}")
-        if header.get("v") != VERSION:
-            raise InvalidMessage(f"doorbell version {header.get('v')!r} is not {VERSION}, the one read here")
+        header = _current("doorbell", header, header.get("v"), DOORBELL_VERSION, DOORBELL_UPGRADES)
         id, task, pseq, epoch, route = (header.get(name) for name in ("id", "task", "pseq", "epoch", "route"))
         if not isinstance(id, str) or not ID_PATTERN.match(id):
             raise InvalidMessage(f"job id {str(id)[:80]!r} is not a valid id")
@@ -164,7 +322,7 @@ class Publication:
     @property
     def shown(self) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the broker and the engine's monitors may see them."""
-        return (["(private)"], {}) if self.message.private else (self.message.args, self.message.kwargs)
+        return (["(private)"], {}) if self.message.hidden else (self.message.args, self.message.kwargs)
 
     @property
     def doorbell(self) -> Doorbell:
@@ -177,7 +335,7 @@ class Publication:
             message.route,
             message.timeout,
             message.retry is not None,
-            message.private,
+            message.hidden,
         )
 
     def header(self) -> Mapping[str, Any]:

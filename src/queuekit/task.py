@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeAlias
 from typing_extensions import ParamSpec, TypeVar
 
 from queuekit.errors import ConfigError
-from queuekit.message import ID_PATTERN, MAX_TIMEOUT, QUEUE_PATTERN
+from queuekit.message import ID_PATTERN, MAX_TIMEOUT, QUEUE_PATTERN, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -239,6 +239,27 @@ class Task(Generic[P, R, C]):
         return copy
 
     # ---- elsewhere --------------------------------------------------------------------------------------------------
+
+    def message(self, id: str, args: list[Any], kwargs: dict[str, Any], *, backend: str, default_ttl: float) -> Message:
+        """What travels for a job of this task, with the options of this copy of it. `args` and `kwargs` as the codec
+        has encoded them; `default_ttl`: the setting result_ttl, for a task that has none of its own."""
+        asked = self.request
+        ttls = (asked.result_ttl, self.result_ttl, default_ttl)
+        return Message(
+            id=id,
+            task=self.name,
+            args=args,
+            kwargs=kwargs,
+            queue=asked.queue or self.queue,
+            backend=backend,
+            priority=self.priority if asked.priority is None else asked.priority,
+            timeout=asked.timeout or self.timeout,
+            soft_timeout=asked.soft_timeout or self.soft_timeout,
+            result_ttl=next(ttl for ttl in ttls if ttl is not None),
+            keep_result=self.keep_result,
+            private=self.private,
+            retry=asked.retry if asked.retry is None or isinstance(asked.retry, str) else asked.retry.to_dict(),
+        )
 
     def job(self, id: str) -> Job[R]:
         """A handle to the job of that id. Asks nobody: whether it exists shows when the handle is used."""

@@ -136,6 +136,18 @@ async def without_blocking(job: Job[Summary]) -> None:
     assert_type(await shorten.aenqueue_many([shorten.bind(DOCUMENT)]), list[Job[Summary]])
 
 
+def gathered(jobs: list[Job[Summary]], one: Job[int], other: Job[int]) -> None:
+    assert_type(Job.wait_all(jobs), list[Summary])
+    assert_type(Job.wait_all((job for job in jobs), timeout=timedelta(minutes=1)), list[Summary])
+    assert_type(Job.wait_all([one, other], timeout=3, return_exceptions=False), list[int])
+    assert_type(Job.wait_all([one, other], return_exceptions=True), list[int | QueuekitError])
+
+
+async def gathered_without_blocking(jobs: list[Job[Summary]]) -> None:
+    assert_type(await Job.await_all(jobs, timeout=1.5), list[Summary])
+    assert_type(await Job.await_all(jobs, return_exceptions=True), list[Summary | QueuekitError])
+
+
 # ---- requests as values --------------------------------------------------------------------------------------------
 
 assert_type(shorten.bind(DOCUMENT, strict=True), Call[Summary])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RAN: list[int] = []
 
 
-@agent_task(name="adopt.double", timeout=30, result_ttl=120, priority=6)
+@agent_task(name="adopt.double", aliases=["adopt.twice"], timeout=30, result_ttl=120, priority=6)
 def double(number: int) -> int:
     RAN.append(number)
     return 2 * number
@@ -81,6 +81,16 @@ def test_a_redelivery_finds_the_record(store: MemoryStore) -> None:
     worker.execute(adopted(worker))
     assert isinstance(worker.execute(adopted(worker)), Dropped)
     assert RAN == [4]
+
+
+def test_a_renamed_task_keeps_the_name_that_its_producer_knows(store: MemoryStore) -> None:
+    """A redelivery, to a worker of before or after the rename, finds the same job."""
+    worker = execution(store)
+    assert worker.execute(adopted(worker, task="adopt.twice")) == Succeeded(8, "8")
+    assert Message.open(record(store).message).task == "adopt.twice"
+    before_the_rename = execution(store)
+    before_the_rename._find = lambda name: double if name == "adopt.twice" else None
+    assert isinstance(before_the_rename.execute(adopted(before_the_rename, task="adopt.twice")), Dropped)
 
 
 def test_a_worker_that_dies_before_the_claim_loses_nothing(store: MemoryStore, clock: VirtualClock) -> None:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from queuekit import Backoff, Category, DoNotRetry, RetryPolicy, RetryRule, Settings, agent_task, current_job
+from queuekit import (
+    Backoff,
+    Category,
+    DoNotRetry,
+    PayloadError,
+    RetryPolicy,
+    RetryRule,
+    Settings,
+    agent_task,
+    current_job,
+)
 from queuekit.adapters.memory import VirtualClock
 from queuekit.execution import (
     Delivery,
@@ -27,9 +38,10 @@ from queuekit.execution import (
 )
 from queuekit.job import JobStatus
 from queuekit.message import Message, Publication
-from queuekit.store import NewJob, StoreAway
+from queuekit.store import NewJob, StoreAway, Unreadable
+from queuekit.store.ends import write_end
 from queuekit.store.memory import MemoryStore
-from queuekit.task import find_task
+from queuekit.task import Task, find_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +74,18 @@ DEEDS: dict[str, Callable[[], Any]] = {
     "never": fails(DoNotRetry("enough")),
     "exit": fails(SystemExit(3)),
     "object": object,
+}
+
+
+OPTIONS: dict[str, Any] = {
+    "queue": "q",
+    "retry": None,
+    "timeout": None,
+    "soft_timeout": None,
+    "result_ttl": None,
+    "keep_result": True,
+    "priority": 0,
+    "private": False,
 }
 
 
@@ -175,17 +199,73 @@ def test_a_result_that_cannot_be_encoded_fails_and_says_so(bench: Bench) -> None
     assert "return" in record.reason
 
 
-def test_arguments_that_no_longer_fit_fail_and_name_the_parameter(bench: Bench) -> None:
-    delivery = bench.job()
+def unfit(bench: Bench, **options: Any) -> Delivery:
+    """A job that was enqueued by a program where `what` was a number."""
+    delivery = bench.job(**options)
+    bench.store._jobs["j"].message = replace(bench.message, args=[12345]).seal()
+    return delivery
+
+
+def test_arguments_that_do_not_fit_here_are_handed_back_and_cost_no_attempt(bench: Bench) -> None:
+    """A deploy changed the signature: this worker is not yet, or no longer, of the program that enqueued."""
+    outcome = bench.execution.execute(unfit(bench))
+    assert isinstance(outcome, Released)
+    assert "arguments that were recorded" in outcome.reason
+    assert "'what'" in outcome.reason
+    assert (bench.status(), bench.attempts()) == ("queued", [(1, "released", None, None)])
+    assert bench.store._jobs["j"].attempt == 0
+
+
+def test_the_worker_whose_task_takes_them_runs_the_job(bench: Bench) -> None:
+    delivery = unfit(bench)
+    assert isinstance(bench.execution.execute(delivery), Released)
+
+    def other_version(what: int) -> int:
+        return what + 1
+
+    task = Task(other_version, **OPTIONS, name="execution.do", unimportable=None, aliases=())
+    bench.clock.advance(1)
+    assert bench.another("x", find=lambda _: task).execute(delivery) == Succeeded(12346, "12346")
+    assert [one[:2] for one in bench.attempts()] == [(1, "released"), (1, "succeeded")]
+
+
+def test_arguments_that_fit_nowhere_become_a_dead_letter_that_names_the_parameter(bench: Bench) -> None:
+    delivery = unfit(bench)
+    assert isinstance(bench.execution.execute(delivery), Released)
+    bench.clock.advance(3601)
     outcome = bench.execution.execute(delivery)
-    assert isinstance(outcome, Succeeded)
-    bench.message = replace(bench.message, id="k", args=[3])
-    made = bench.store.create(NewJob("k", bench.message.seal(), "d", bench.message.route, "t", 60))
-    bell = Publication(bench.message, made.pseq or 0, 1, made.epoch).doorbell
-    assert isinstance(bench.execution.execute(Delivery(bell, [3], {})), Failed)
-    record = bench.store.get("k")
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, PayloadError)
+    assert outcome.error.parameter == "what"
+    assert bench.status() == "failed"
+
+
+def test_a_payload_error_of_the_task_itself_is_no_reason_to_hand_back(bench: Bench) -> None:
+    """It enqueues another task with what does not fit that one: this fails here and in every worker."""
+    DEEDS["nested"] = lambda: do.codec(1000).encode_arguments((3,), {})
+    assert isinstance(bench.run("nested"), Failed)
+
+
+def test_private_arguments_that_do_not_fit_are_not_quoted(bench: Bench) -> None:
+    delivery = unfit(bench, private=True)
+    first = bench.execution.execute(delivery)
+    assert isinstance(first, Released)
+    bench.clock.advance(3601)
+    last = bench.execution.execute(delivery)
+    assert isinstance(last, Failed)
+    record = bench.store.get("j")
     assert record is not None
-    assert "what" in record.reason
+    assert "'what'" in first.reason
+    assert "'what'" in record.reason
+    assert "12345" not in f"{first.reason} {last.reason} {record.reason} {record.attempts()!r}"
+
+
+def test_a_record_of_another_version_is_handed_back_untouched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = bench.job()
+    answers = iter([Unreadable(9, ended=False), Unreadable(9, ended=True)])
+    monkeypatch.setattr(bench.store, "claim", lambda **_: next(answers))
+    assert bench.execution.execute(delivery) == Released("this worker reads no records of version 9")
+    assert bench.execution.execute(delivery) == Dropped("it has failed: this worker reads no records of version 9")
 
 
 def test_a_task_that_exits_its_process_counts_as_lost(bench: Bench) -> None:
@@ -581,9 +661,8 @@ def test_text_that_is_no_valid_unicode_is_kept(bench: Bench, monkeypatch: pytest
 
 
 def test_private_values_stay_out_of_what_cannot_be_encoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    delivery = bench.job(private=True)
-    bench.store._jobs["j"].message = replace(bench.message, args=[{"password": "hunter2"}]).seal()
-    outcome = bench.execution.execute(delivery)
+    monkeypatch.setitem(DEEDS, "refused", lambda: do.codec(1000).encode_arguments(({"password": "hunter2"},), {}))
+    outcome = bench.run("refused", private=True)
     assert isinstance(outcome, Failed)
     record = bench.store.get("j")
     assert record is not None
@@ -609,11 +688,11 @@ def test_a_crash_before_the_first_failure_does_not_use_up_the_time_for_retries(b
 
 @pytest.mark.parametrize(
     "recorded",
-    [{"version": 2}, {"retry": "a policy of other settings"}, {"retry": {"from": "a later version"}}],
+    [{"version": 3}, {"retry": "a policy of other settings"}, {"retry": {"from": "a later version"}}],
 )
 def test_what_this_worker_cannot_read_is_handed_back(bench: Bench, recorded: dict[str, Any]) -> None:
     delivery = bench.job()
-    bench.store._jobs["j"].message = replace(bench.message, **recorded).seal()
+    bench.store._jobs["j"].message = json.dumps({**json.loads(bench.message.seal()), **recorded})
     own = replace(delivery, bell=replace(delivery.bell, own_policy="retry" in recorded))
     outcome = bench.execution.execute(own)
     assert isinstance(outcome, Released)
@@ -631,6 +710,20 @@ def test_the_grace_of_an_unknown_task_counts_from_the_first_hand_back(bench: Ben
     assert isinstance(bench.execution.execute(delivery), Released)
     bench.clock.advance(1801)
     assert isinstance(bench.execution.execute(delivery), Failed)
+
+
+def test_the_grace_does_not_count_what_ran_before(bench: Bench) -> None:
+    """For hours, until its worker was stopped for the deploy that it is handed back in."""
+    delivery = held(bench, bench.job())
+    bench.clock.advance(3 * 3600)
+    bench.stopping.set()
+    assert bench.execution.release_running("the worker stopped") == 0
+    assert bench.store.release("j", delivery.token, write_end("released", reason="the worker stopped"), 0)
+    strangers = bench.another("x", find=lambda _: None)
+    again = Delivery(Publication(bench.message, 1, 1, bench.store.epoch()).doorbell, [], {})
+    assert isinstance(strangers.execute(again), Released)
+    bench.clock.advance(3601)
+    assert isinstance(strangers.execute(again), Failed)
 
 
 # ---- interrupts and leaks ------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from queuekit import message as message_module
 from queuekit.message import Doorbell, InvalidMessage, Message, Publication, bucket, route_of, split_route
 
 MESSAGE = Message("id", "t", [1, "ü"], {"k": None}, "q", "rq", priority=7, timeout=2.5)
@@ -21,9 +23,11 @@ def test_seal_and_open() -> None:
         ("[" * 100_000, "not JSON"),
         ("3", "a message is a JSON object"),
         ("{}", "version None"),
-        (MESSAGE.seal().replace('"version":1', '"version":2'), "version 2 is not 1"),
+        (MESSAGE.seal().replace('"version":1', '"version":3'), r"version 3 is not one that is read here \(1 and 2\)"),
+        (MESSAGE.seal().replace('"version":1', '"version":0'), "version 0 is not"),
+        (MESSAGE.seal().replace('"version":1', '"version":true'), "version True is not"),
+        (MESSAGE.seal().replace('"version":1', '"version":"1"'), "version '1' is not"),
         ('{"version":1}', "missing"),
-        ('{"version":1,"surprise":1}', "surprise"),
     ],
 )
 def test_what_is_no_message_is_said(text: str, said: str) -> None:
@@ -31,9 +35,63 @@ def test_what_is_no_message_is_said(text: str, said: str) -> None:
         Message.open(text)
 
 
+def test_a_message_carries_the_lowest_version_that_says_all_of_it() -> None:
+    """So that workers of the version before run what needs nothing new."""
+    assert json.loads(MESSAGE.seal())["version"] == 1
+    assert "payload" not in json.loads(MESSAGE.seal())
+    encoded = replace(MESSAGE, args=[], kwargs={}, payload="c2VjcmV0")
+    assert json.loads(encoded.seal())["version"] == 2
+    assert Message.open(encoded.seal()) == encoded
+
+
+def test_a_field_that_a_reader_does_not_know_is_left_out() -> None:
+    text = json.dumps({**json.loads(MESSAGE.seal()), "surprise": 1, "framed": True})
+    assert Message.open(text) == MESSAGE
+
+
+def test_the_version_before_is_read_by_its_upgrade_and_no_older_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it will be once there is a version 3, which calls `queue` otherwise."""
+    monkeypatch.setattr(message_module, "VERSION", 3)
+    monkeypatch.setattr(message_module, "MESSAGE_UPGRADES", {2: lambda old: {**old, "queue": old["q"]}})
+    old = json.loads(MESSAGE.seal())
+    before = {**old, "version": 2, "q": old["queue"]}
+    del before["queue"]
+    assert Message.open(json.dumps(before)) == MESSAGE
+    assert Message.open(json.dumps({**old, "version": 3})) == MESSAGE
+    for version in (1, 4):
+        with pytest.raises(InvalidMessage, match="not one that is read here"):
+            Message.open(json.dumps({**old, "version": version}))
+
+
+def test_a_doorbell_of_the_version_before_is_read_by_its_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_module, "DOORBELL_VERSION", 2)
+    monkeypatch.setattr(message_module, "DOORBELL_UPGRADES", {1: lambda old: {**old, "task": f"new.{old['task']}"}})
+    assert Doorbell.from_header(GOOD).task == "new.t"
+    assert Doorbell.from_header({**GOOD, "v": 2}).task == "t"
+    with pytest.raises(InvalidMessage, match="doorbell version 3"):
+        Doorbell.from_header({**GOOD, "v": 3})
+
+
+def test_the_frame_of_a_later_version_can_be_published_and_shows_no_arguments() -> None:
+    later = json.dumps({**json.loads(MESSAGE.seal()), "version": 9, "args": {"packed": "x"}, "retry": {"r": 1}})
+    frame = Message.frame(later)
+    assert (frame.id, frame.task, frame.route, frame.timeout) == ("id", "t", MESSAGE.route, 2.5)
+    bell = Publication(frame, 3, 1, "e")
+    assert bell.shown == (["(private)"], {})
+    assert (bell.doorbell.own_policy, bell.doorbell.private) == (True, True)
+    with pytest.raises(AssertionError):
+        frame.seal()
+
+
+@pytest.mark.parametrize("broken", [{"id": 3}, {"queue": None}, {"priority": "high"}])
+def test_what_has_not_even_a_frame_is_no_message(broken: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMessage, match=next(iter(broken))):
+        Message.frame(json.dumps({**json.loads(MESSAGE.seal()), **broken}))
+
+
 def test_the_digest_tells_requests_apart() -> None:
     def digest(**changes: Any) -> str:
-        return Message(**{**json.loads(MESSAGE.seal()), **changes}).digest
+        return Message.open(json.dumps({**json.loads(MESSAGE.seal()), **changes})).digest
 
     assert digest() == MESSAGE.digest
     assert digest(id="other", result_ttl=1.0) == MESSAGE.digest

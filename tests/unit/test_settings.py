@@ -44,7 +44,18 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "retry": ({"slow": {"max_attempts": 2}}, {"slow": {"max_attempts": 9}}),
     "concurrency": (1, 8),
     "queues": (("a", "b"), ("c",)),
+    "modules": (("one.two", "three"), ("four",)),
+    "adopt": (True, True),
+    "celery_result": (True, True),
+    "amqp_queues": ("quorum", "quorum"),
+    "quarantine_limit": (1, 5000),
+    "quarantine_bytes": (1000, 5000),
     "pool": ("threads", "solo"),
+    "hooks": (("one.two:three", "four:Five.six"), ("a:b",)),
+    "codec": ("one.two:three", "four:Five.six"),
+    "log_format": ("json", "json"),
+    "metrics_port": (1, 65535),
+    "metrics_host": ("0.0.0.0", "::1"),
 }
 
 
@@ -295,7 +306,11 @@ class TestValues:
             ("retry", {"x": {"f": object()}}, "policy 'x' holds a value that JSON cannot"),
             ("retry", "{", "JSON object"),
             ("broker_url", "localhost:6379", "give a URL: redis://"),
-            ("broker_url", "sqs://key:secret@", r"Amazon SQS \(sqs://\) is not supported"),
+            (
+                "broker_url",
+                "sqs://key:secret@",
+                r"Amazon SQS \(sqs://\) is not supported \(a lost message .* keeps no order.*; give redis://",
+            ),
             ("broker_url", "kafka://x", "Kafka"),
             ("broker_url", "memory://", "in-memory transport"),
             ("broker_url", "sqla+sqlite:///x.db", "a database as the broker"),

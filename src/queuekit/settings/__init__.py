@@ -15,7 +15,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from queuekit.errors import ConfigError
 from queuekit.settings import readers
@@ -26,6 +26,7 @@ from queuekit.settings.urls import AMQP, redact, show
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from queuekit.payload.encoding import PayloadCodec
     from queuekit.retry import RetryPolicy
     from queuekit.settings.readers import Duration, Names, Policies
     from queuekit.settings.sources import Place
@@ -66,12 +67,14 @@ class Settings:
     broker_url: str | None = _setting(
         None,
         readers.broker_url,
-        "Where the engine's messages travel: redis://, rediss:// or unix://. (RabbitMQ, amqp://, is not there yet.)",
+        "Where the engine's messages travel: redis://, rediss://, unix://, sentinel:// (not for Celery); amqp:// or "
+        "amqps:// (not for RQ).",
     )
     store_url: str | None = _setting(
         None,
         readers.store_url,
-        "Where jobs are recorded: redis://, rediss:// or unix://. The broker's Redis by default.",
+        "Where jobs are recorded: redis://, rediss://, unix://, sentinel://, redis+cluster:// or rediss+cluster://. "
+        "The broker's Redis by default.",
     )
     namespace: str = _setting(
         "default", readers.namespace, "Keeps applications that share a Redis apart. Letters, digits, '_', '-'."
@@ -97,7 +100,13 @@ class Settings:
     result_ttl: Duration = _setting(DAY, readers.seconds, "Seconds that a result is kept.")
     retention: Duration = _setting(7 * DAY, readers.seconds, "Seconds that the record of a finished job is kept.")
     dead_letter_ttl: Duration = _setting(
-        30 * DAY, readers.seconds, "Seconds that a failed job is kept, with its arguments."
+        30 * DAY, readers.seconds, "Seconds that a failed job is kept, with its arguments; and a message in quarantine."
+    )
+    quarantine_limit: int = _setting(
+        10_000, readers.count, "The most messages that the quarantine keeps. The oldest go first."
+    )
+    quarantine_bytes: int = _setting(
+        64 * 1024 * 1024, readers.count, "The most bytes that the quarantine takes. The newest message always stays."
     )
     tick: Duration = _setting(0.5, readers.some_seconds, "Seconds between two looks for what is due or was lost.")
     store_lost: Literal["quarantine", "adopt"] = _setting(
@@ -108,7 +117,16 @@ class Settings:
     adopt: bool = _setting(
         False,
         readers.flag,
-        "Run native messages on queuekit's queues that name a known task: producers without queuekit. Each becomes a job.",
+        "Run native messages on queuekit's queues that name a known task: producers without queuekit. Each becomes "
+        "a job.",
+    )
+    celery_result: bool = _setting(
+        False,
+        readers.flag,
+        "Keep states and results in the Celery app's result backend as well, under the job's id: AsyncResult(job.id).",
+    )
+    amqp_queues: Literal["classic", "quorum"] = _setting(
+        "classic", readers.amqp_queues, "What queuekit's queues are on RabbitMQ: 'classic', or 'quorum' (replicated)."
     )
     unknown_grace: Duration = _setting(
         3600.0,
@@ -124,10 +142,36 @@ class Settings:
     queues: Names = _setting(
         (), readers.names, "The queues that a worker serves. All that its tasks name where not given."
     )
+    modules: Names = _setting(
+        (),
+        readers.names,
+        "The modules that declare the tasks, for a worker that is started by RQ's own command, which names none.",
+    )
     pool: str | None = _setting(
         None,
         readers.text,
         "The kind of pool of the engine's worker, in the engine's own words. Its default where not given.",
+    )
+    hooks: Names = _setting(
+        (),
+        readers.hooks,
+        "What is told of job events: `package.module:name`, a callable or a class. For workers, their children and "
+        "stewards too.",
+    )
+    codec: Any = _setting(
+        None,
+        readers.codec,
+        "Encodes arguments and results in the record, to encrypt them: `package.module:name`, an object with encode() "
+        "and decode(), or a class. The same for all who enqueue, work and read results.",
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "text", readers.log_format, "How `queuekit worker` and its steward write their log: 'text', or 'json' lines."
+    )
+    metrics_port: int | None = _setting(
+        None, readers.port, "The port on which `queuekit worker` serves Prometheus metrics. None where not given."
+    )
+    metrics_host: str = _setting(
+        "127.0.0.1", readers.text, "The address for metrics_port. In a container that is scraped: 0.0.0.0."
     )
 
     if not TYPE_CHECKING:
@@ -202,6 +246,12 @@ class Settings:
                 f"broker_url is not set, and the backend {backend!r} ({self.source('backend')}) needs one. "
                 f"Set it {_GET_A_BROKER}"
             )
+        if backend == "celery" and self.broker_url.startswith("sentinel://"):
+            raise ConfigError(
+                f"broker_url={redact(self.broker_url)!r} ({self.source('broker_url')}): Celery by Sentinel has not "
+                "been run. Give redis:// with the master's own address or amqp://, choose the backend rq or dramatiq, "
+                "and leave store_url where it is: the store goes by Sentinel"
+            )
         if backend == "rq" and self.broker_url.startswith(AMQP):
             raise ConfigError(
                 f"broker_url={redact(self.broker_url)!r} ({self.source('broker_url')}): RQ runs on Redis or Valkey "
@@ -234,11 +284,34 @@ class Settings:
             raise ConfigError(f"retry policy {name!r} ({self.source(f'retry.{name}')}): {error}") from error
         return read[name]
 
+    @property
+    def payload_codec(self) -> PayloadCodec | None:
+        """The object that the setting codec names, made once.
+
+        Raises:
+            ConfigError: there is no such module or name, or it has no encode() and decode().
+        """
+        if not isinstance(self.codec, str):
+            return cast("PayloadCodec | None", self.codec)
+        if "_codec" not in self.__dict__:
+            from queuekit.imports import import_named
+
+            found = import_named("codec", self.codec)
+            try:
+                made = readers.codec(found() if isinstance(found, type) else found)
+            except readers.Refused as refused:
+                raise ConfigError(f"codec={self.codec!r} ({self.source('codec')}): {refused}") from None
+            self.__dict__["_codec"] = made
+        return cast("PayloadCodec", self.__dict__["_codec"])
+
     def to_json(self) -> str:
-        """The settings and their sources, passwords included: for a pipe to a child process, never for a log."""
+        """The settings and their sources, passwords included: for a pipe to a child process, never for a log. A codec
+        that was given as an object stays here: who publishes needs none."""
         import json
 
         values = {name: getattr(self, name) for name in _FIELDS}
+        if not isinstance(self.codec, str):
+            values["codec"] = None
         return json.dumps({"values": values, "sources": dict(self._sources)})
 
     @classmethod

@@ -57,7 +57,7 @@ def broker_url(value: Any) -> str:
 
 
 def store_url(value: Any) -> str:
-    return _url(value, urls.REDIS)
+    return _url(value, urls.REDIS + urls.CLUSTER)
 
 
 def _url(value: Any, schemes: tuple[str, ...]) -> str:
@@ -125,6 +125,12 @@ def store_lost(value: Any) -> str:
     return str(value)
 
 
+def amqp_queues(value: Any) -> str:
+    if value not in ("classic", "quorum"):
+        raise Refused("give 'classic' or 'quorum'")
+    return str(value)
+
+
 def names(value: Any) -> tuple[str, ...]:
     given = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, (list, tuple)) or not all(isinstance(name, str) for name in given):
@@ -133,6 +139,37 @@ def names(value: Any) -> tuple[str, ...]:
     if any(not name or re.search(r"[\s,]", name) for name in found):
         raise Refused("give names without spaces, none of them empty")
     return found
+
+
+def hooks(value: Any) -> tuple[str, ...]:
+    found = names(value)
+    for name in found:
+        module, colon, path = name.partition(":")
+        if not colon or not all(part.isidentifier() for part in (*module.split("."), *path.split("."))):
+            raise Refused("give package.module:name")
+    return found
+
+
+def codec(value: Any) -> Any:
+    if isinstance(value, str):
+        (name,) = hooks([value])
+        return name
+    if not all(callable(getattr(value, method, None)) for method in ("encode", "decode")):
+        raise Refused("give package.module:name, or an object with the methods encode and decode")
+    return value
+
+
+def log_format(value: Any) -> str:
+    if value not in ("text", "json"):
+        raise Refused("give 'text' or 'json'")
+    return str(value)
+
+
+def port(value: Any) -> int:
+    number = count(value)
+    if number > 65535:
+        raise Refused("give a port from 1 to 65535")
+    return number
 
 
 def policies(value: Any) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PREFIX = "QUEUEKIT_"
-RESERVED = ("QUEUEKIT_TEST_", "QUEUEKIT_STEWARD_", "QUEUEKIT_EMBEDDED_")
+RESERVED = ("QUEUEKIT_TEST_", "QUEUEKIT_STEWARD_", "QUEUEKIT_EMBEDDED_", "QUEUEKIT_EXPORTER_")
 
 # Kubernetes puts such variables into every container of a namespace that has a service called "queuekit" or
 # "queuekit-worker": they are nobody's mistake, so they must not stop a worker.
