@@ -19,10 +19,13 @@ from queuekit.retry.tables import (
     CODES,
     CONTROL_FLOW,
     FALLBACK_GROUP,
+    LITELLM_WORDS,
     NAMES,
     SIMPLE_NAMES,
     STRONG,
     TIME_LIMITS,
+    TOO_LONG,
+    WRAPPERS,
     status_category,
 )
 
@@ -203,7 +206,15 @@ def _causes(exc: BaseException, seen: frozenset[int]) -> Iterator[BaseException]
             return
         known.add(id(one))
         yield one
-        one = read(one, "__cause__")
+        one = _original(one) or read(one, "__cause__")
+
+
+def _original(exc: BaseException) -> BaseException | None:
+    """litellm keeps what broke a stream in an attribute, and makes up a class and a status around it."""
+    if WRAPPERS.isdisjoint(names_of(exc)):
+        return None
+    found = read(exc, "original_exception")
+    return found if isinstance(found, BaseException) else None
 
 
 def find_time_limit(exc: BaseException) -> BaseException | None:
@@ -260,6 +271,8 @@ def _link(exc: BaseException, now: float | None) -> Link:
 
 
 def _read_link(exc: BaseException, names: tuple[str, ...], now: float | None) -> Link:
+    if _original(exc) is not None:
+        return Link(exc, names, Category.unknown, None, None, names[0])
     body = body_of(exc)
     headers = headers_of(exc)
     status = status_of(exc, body)
@@ -268,8 +281,12 @@ def _read_link(exc: BaseException, names: tuple[str, ...], now: float | None) ->
         by_code, code = Category.quota, "a daily quota"
     by_name = name_category(names)
     by_status = status_category(status)
-    if by_name is Category.server and by_status in (Category.overloaded, Category.timeout):
-        by_name = by_status  # InternalServerError is any 5xx, also 503
+    if by_status in (Category.overloaded, Category.timeout):
+        # InternalServerError is any 5xx, also 503; and api_error is what Anthropic writes into many.
+        by_name = by_status if by_name is Category.server else by_name
+        by_code = by_status if by_code is Category.server else by_code
+    if by_name is Category.connection and _wraps_a_timeout(exc):
+        by_name = Category.timeout
     if by_name is Category.connection:
         status = by_status = None  # nothing was answered: the 500 of litellm.APIConnectionError is made up
 
@@ -278,6 +295,10 @@ def _read_link(exc: BaseException, names: tuple[str, ...], now: float | None) ->
         category = by_code
     else:
         category = by_name or by_status or by_code or Category.unknown
+    said = _by_words(exc, names, category, status)
+    if said is not None:
+        category = said
+        status = None if said is Category.connection else status
     hint = explicit_hint(exc, headers, body.retry_delay, now=now)
     if hint is None and category is Category.rate_limit:
         hint = bucket_hint(headers, now=now)
@@ -287,6 +308,28 @@ def _read_link(exc: BaseException, names: tuple[str, ...], now: float | None) ->
         details.append(code)
     overruled = Category.rate_limit in (by_name, by_status) and category in STRONG
     return Link(exc, names, category, status, hint, names[0] + _in_brackets(details), overruled)
+
+
+def _by_words(exc: BaseException, names: tuple[str, ...], category: Category, status: int | None) -> Category | None:
+    """What the message alone says, where neither class nor code nor status does; None mostly."""
+    litellm = names[0].startswith("litellm.") and category in LITELLM_WORDS
+    too_long = category is Category.bad_request and status in (None, 400, 413)
+    if not litellm and not too_long:
+        return None
+    try:
+        said = str(exc)[:4000].lower()
+    except Exception:
+        return None
+    if too_long and any(words in said for words in TOO_LONG):
+        return Category.context_length
+    return next((found for words, found in LITELLM_WORDS.get(category, {}).items() if litellm and words in said), None)
+
+
+def _wraps_a_timeout(exc: BaseException) -> bool:
+    """requests: a body that does not come is a ConnectionError, with urllib3's timeout as its argument."""
+    arguments = read(exc, "args")
+    inner = arguments[0] if isinstance(arguments, tuple) and arguments else None
+    return isinstance(inner, BaseException) and name_category(names_of(inner)) is Category.timeout
 
 
 def _in_brackets(parts: list[str]) -> str:

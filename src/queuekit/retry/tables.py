@@ -14,10 +14,13 @@ __all__ = [
     "CODES",
     "CONTROL_FLOW",
     "FALLBACK_GROUP",
+    "LITELLM_WORDS",
     "NAMES",
     "SIMPLE_NAMES",
     "STRONG",
     "TIME_LIMITS",
+    "TOO_LONG",
+    "WRAPPERS",
     "status_category",
 ]
 
@@ -104,7 +107,7 @@ NAMES: dict[str, Category | None] = {
                 botocore.exceptions.ConnectionError botocore.exceptions.EndpointConnectionError
                 botocore.exceptions.ConnectionClosedError botocore.exceptions.HTTPClientError
                 openai.WebSocketConnectionClosedError redis.exceptions.ConnectionError
-                pydantic_ai.exceptions.ModelAPIError
+                pydantic_ai.exceptions.ModelAPIError litellm.exceptions.MidStreamFallbackError
                 """,
             Category.auth: """
                 botocore.exceptions.NoCredentialsError botocore.exceptions.PartialCredentialsError
@@ -204,6 +207,26 @@ CODES: dict[str, Category] = _by_category(
             """,
     }
 )
+
+# How a bad request says that the prompt does not fit into the context, where there is no code for it; in lower case.
+TOO_LONG = (
+    "prompt is too long",  # Anthropic
+    "exceed context limit",  # Anthropic, with max_tokens
+    "exceeds the maximum number of tokens",  # Google
+    "input is too long",  # Bedrock
+    "maximum context length",  # servers that speak as OpenAI does
+)
+
+# litellm gives one class and a made-up status to several failures, without a cause: only its words tell them apart.
+LITELLM_WORDS: dict[Category, dict[str, Category]] = {
+    Category.rate_limit: {"exceeded your current quota": Category.quota},
+    Category.bad_request: {"content_policy_violation": Category.content_filter},
+    Category.server: {"overloaded_error": Category.overloaded, "exception - connection error": Category.connection},
+    Category.connection: {"timed out": Category.timeout, "overloaded": Category.overloaded},
+}
+
+# Classes that say nothing by themselves, but for the error in their attribute original_exception.
+WRAPPERS = frozenset({"litellm.exceptions.MidStreamFallbackError"})
 
 # Codes that outrank whatever the class and the status say, in this order.
 STRONG = (Category.quota, Category.context_length, Category.content_filter, Category.auth)

@@ -38,7 +38,58 @@ def anthropic_body(kind: str, **more: object) -> dict[str, object]:
     return {"type": "error", "error": {"type": kind, "message": "no", **more}}
 
 
+def said(words: str, *names: str, **attributes: Any) -> Any:
+    """An error that tells what it is in its text alone."""
+    exc = fake(*names, **attributes)
+    exc.args = (words,)
+    return exc
+
+
+def requests_error(inner: BaseException) -> Any:
+    exc = fake("requests.exceptions.ConnectionError", base=OSError)
+    exc.args = (inner,)
+    return exc
+
+
 TABLE = [
+    # what real endpoints and SDKs taught: see tests/exceptions
+    (anthropic_error("InternalServerError", 503, body=anthropic_body("api_error")), C.overloaded),
+    (anthropic_error("InternalServerError", 504, body=anthropic_body("api_error")), C.timeout),
+    (anthropic_error("InternalServerError", 500, body=anthropic_body("api_error")), C.server),
+    (said("prompt is too long: 9 > 8", "anthropic.BadRequestError", status_code=400), C.context_length),
+    (said("input is too long", "anthropic.AuthenticationError", status_code=401), C.auth),
+    (said("Prompt is too long for me", "builtins.ValueError"), C.unknown),
+    (requests_error(fake("urllib3.exceptions.ReadTimeoutError")), C.timeout),
+    (requests_error(fake("urllib3.exceptions.ProtocolError", "urllib3.exceptions.HTTPError")), C.connection),
+    (
+        said("AnthropicError - overloaded_error", "litellm.exceptions.InternalServerError", status_code=500),
+        C.overloaded,
+    ),
+    (
+        said("OpenAIException - Connection error.", "litellm.exceptions.InternalServerError", status_code=500),
+        C.connection,
+    ),
+    (said("OpenAIException - oh", "litellm.exceptions.InternalServerError", status_code=500), C.server),
+    (said("overloaded_error", "openai.InternalServerError", status_code=500), C.server),
+    (said("X - timed out", "litellm.exceptions.APIConnectionError", status_code=500), C.timeout),
+    (said("You exceeded your current quota", "litellm.exceptions.RateLimitError", status_code=429), C.quota),
+    (said("X - content_policy_violation", "litellm.exceptions.BadRequestError", status_code=400), C.content_filter),
+    (said("X - overloaded", "litellm.exceptions.APIConnectionError", status_code=500), C.overloaded),
+    (
+        fake(
+            "litellm.exceptions.MidStreamFallbackError",
+            "litellm.exceptions.ServiceUnavailableError",
+            status_code=500,
+            original_exception=fake("litellm.exceptions.AuthenticationError", status_code=401),
+        ),
+        C.auth,
+    ),
+    (
+        fake(
+            "litellm.exceptions.MidStreamFallbackError", "litellm.exceptions.ServiceUnavailableError", status_code=500
+        ),
+        C.connection,
+    ),
     # openai
     (openai_error("RateLimitError", 429), C.rate_limit),
     (openai_error("RateLimitError", 429, body={"type": "requests", "code": "rate_limit_exceeded"}), C.rate_limit),
