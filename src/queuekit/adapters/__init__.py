@@ -64,6 +64,13 @@ class Capabilities:
     gaps: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
+    def check_pool(self, pool: str, *, backend: str) -> None:
+        """Raises ConfigError for a pool that is not there, with the reason where one is given. App.worker() calls it."""
+        names = [one.name for one in self.pools]
+        if pool not in names:
+            why = f": {self.refused[pool]}" if pool in self.refused else ""
+            raise ConfigError(f"pool={pool!r}: the backend {backend} has {', '.join(names)}{why}")
+
 
 class Adapter(Protocol):
     """One engine. All methods but run_worker() may be called from any thread."""
@@ -90,9 +97,9 @@ class Adapter(Protocol):
         ...
 
     def compile(self, task: Task[..., Any, Any], pool: Pool, rows: Mapping[str, Row]) -> Iterable[Row]:
-        """What the task becomes on this pool, for `queuekit compile` and the setting strict. `rows` is what follows from
-        the capabilities alone, by field; what is given stands in the place of a row of the same field, or beside them.
-        Options are to be read off what native() and publish() make. Makes no connection.
+        """What the task becomes on this pool, for `queuekit compile` and the setting strict. `rows` is what follows
+        from the capabilities alone, by field; what is given stands in the place of a row of the same field, or beside
+        them. Options are to be read off what native() and publish() make. Makes no connection.
 
         Optional: an adapter without it is reported by its capabilities, and without options of the engine."""
         return ()
@@ -119,9 +126,10 @@ def load_adapter(name: str) -> type[Adapter]:
             # Only the engine's own absence: an error inside the adapter is a bug, and is shown as one.
             if error.name is None or error.name.partition(".")[0] != name:
                 raise
+            ours = found.dist is None or found.dist.name == "queuekit"
+            install = f"'queuekit[{name}]'" if ours else error.name
             raise ConfigError(
-                f"backend {name!r} needs the package {error.name!r}, which is not installed: "
-                f"pip install 'queuekit[{name}]'"
+                f"backend {name!r} needs the package {error.name!r}, which is not installed: pip install {install}"
             ) from error
         return adapter
     known = sorted({found.name for found in entry_points(group=GROUP)})

@@ -19,8 +19,10 @@ from queuekit.store.memory import MemoryStore
 from queuekit.ticks import Ticker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from queuekit.adapters.report import Row
+    from queuekit.events import Hooks
     from queuekit.message import Publication
     from queuekit.settings import Settings
     from queuekit.task import Task
@@ -60,21 +62,28 @@ class MemoryAdapter:
         self.settings = settings
         self.clock = VirtualClock()
         self.store = MemoryStore(
-            lease=settings.lease, retention=settings.retention, dead_ttl=settings.dead_letter_ttl, clock=self.clock
+            lease=settings.lease,
+            retention=settings.retention,
+            dead_ttl=settings.dead_letter_ttl,
+            quarantine_limit=settings.quarantine_limit,
+            quarantine_bytes=settings.quarantine_bytes,
+            clock=self.clock,
         )
         self._broker: deque[Publication] = deque()
         self._lock = threading.RLock()
         self._ticker = Ticker(self.store, self)
         self._execution: Execution | None = None
 
-    def serve(self, find: Callable[[str], Task[..., Any, Any] | None]) -> None:
-        """The App says where tasks are found."""
+    def serve(self, find: Callable[[str], Task[..., Any, Any] | None], hooks: Hooks | None = None) -> None:
+        """The App says where tasks are found, and who is told of events."""
+        self._ticker = Ticker(self.store, self, hooks)
         self._execution = Execution(
             self.store,
             self.settings,
             find=find,
             worker=lambda: "memory",
             renew=self._renew,
+            hooks=hooks,
         )
 
     def _renew(self) -> None:
@@ -92,6 +101,9 @@ class MemoryAdapter:
 
     def native(self, task: Task[..., Any, Any]) -> Any:
         return task.fn
+
+    def compile(self, task: Task[..., Any, Any], pool: Pool, rows: Mapping[str, Row]) -> Iterable[Row]:
+        return ()  # what queuekit does is all there is
 
     def run_worker(self, worker: Worker) -> int:
         raise ConfigError(

@@ -33,6 +33,11 @@ class PreviewRow:
     waits: tuple[tuple[float, float], ...]
     max_attempts: int | None
 
+    @property
+    def waited(self) -> str:
+        """The first of the waits, for people."""
+        return _waits(self.waits)
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -49,7 +54,7 @@ class Preview:
             if row.action == "fail":
                 waits, ends = "none", "at once"
             else:
-                waits = _waits(row.waits)
+                waits = row.waited
                 ends = "-" if row.max_attempts is None else f"failure {row.max_attempts} of this kind"
             table.append((row.rule, ", ".join(row.on), waits, ends))
         widths = [max(len(line[column]) for line in table) for column in range(4)]
