@@ -6,8 +6,11 @@ import inspect
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +21,18 @@ celery = pytest.importorskip("celery", reason="Celery is not installed")
 
 from celery import Celery, signals  # noqa: E402  # after the check that it is there
 from celery.app.trace import build_tracer  # noqa: E402
+from celery.bootsteps import Blueprint  # noqa: E402
 from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown  # noqa: E402
 from celery.worker import state  # noqa: E402
 from celery.worker.consumer import Consumer  # noqa: E402
+from celery.worker.request import Request, create_request_cls  # noqa: E402
+from kombu.asynchronous import Hub  # noqa: E402
 from kombu.connection import Connection  # noqa: E402
 from kombu.entity import Exchange, Queue  # noqa: E402
 from kombu.exceptions import ContentDisallowed  # noqa: E402
 from kombu.message import Message  # noqa: E402
 from kombu.messaging import Producer  # noqa: E402
+from kombu.transport.redis import Transport  # noqa: E402
 from kombu.utils.json import loads  # noqa: E402
 
 if TYPE_CHECKING:
@@ -306,3 +313,65 @@ def test_billiard_sets_its_own_handlers_after_the_last_signal_of_celerys(valkey_
         [sys.executable, "-c", CHILD_HANDLERS, valkey_url], capture_output=True, text=True, timeout=60, env=environ
     )
     assert "[false, false]" in done.stdout, done.stdout + done.stderr
+
+
+# ---- beside a user's app -------------------------------------------------------------------------------------------
+
+
+def test_steps_can_be_named_by_text_and_stand_outside_the_settings(app: Any) -> None:
+    before = dict(app.conf)
+    app.steps["worker"].add("queuekit.adapters.celery.beside:Companion")
+    assert dict(app.conf) == before
+    step = Blueprint(steps=app.steps["worker"]).claim_steps()["queuekit.adapters.celery.beside.Companion"]
+    assert [str(one) for one in step.requires] == ["celery.worker.components:Timer"]
+
+
+def test_queues_are_deselected_also_where_none_was_selected(app: Any) -> None:
+    app.conf.task_queues = [Queue("theirs"), Queue("ours")]
+    queues = app.amqp.queues
+    queues.deselect(["ours"])
+    assert "ours" in queues
+    assert list(queues.consume_from) == ["theirs"]
+    assert queues["one that a producer names later"]
+    assert list(queues.consume_from) == ["theirs"]
+
+
+def test_the_parts_that_the_link_stands_on_are_there() -> None:
+    assert list(inspect.signature(Request.on_accepted).parameters) == ["self", "pid", "time_accepted"]
+    assert list(inspect.signature(Hub.call_soon).parameters) == ["self", "callback", "args"]
+    assert list(inspect.signature(Hub.call_repeatedly).parameters) == ["self", "delay", "callback", "args"]
+    taken = inspect.getsource(Transport.register_with_event_loop)
+    used = set(re.findall(r"\bloop\.(\w+)", taken))
+    assert used <= {"poller", "add_reader", "remove_reader", "remove", "on_tick", "call_repeatedly"}
+
+
+def test_a_callback_from_another_thread_wakes_the_loop() -> None:
+    """Else an acknowledgement from a pool's thread would wait for the next message."""
+    hub = Hub()
+    done: list[float] = []
+    hub.call_later(30, lambda: None)
+    hub.run_once()
+    timer = threading.Timer(0.2, lambda: hub.call_soon(done.append, 1.0))
+    timer.start()
+    before = time.monotonic()
+    while not done:
+        hub.run_once()
+        assert time.monotonic() - before < 8, "it slept until its timer"
+    timer.join()
+    hub.close()
+
+
+def test_limits_in_the_message_come_before_the_apps(app: Any) -> None:
+    """hard, soft; the pool's own where both are None."""
+    source = inspect.getsource(create_request_cls)
+    assert "time_limit, soft_time_limit = self.time_limits" in source
+    assert "timeout=time_limit or default_time_limit" in source
+
+
+def test_a_signal_says_that_the_worker_shuts_down_and_how() -> None:
+    from celery.apps import worker
+
+    source = inspect.getsource(worker)
+    assert "signals.worker_shutting_down.send(" in source
+    assert "sig='SIGTERM', how='Warm'" in source
+    assert "sig='SIGQUIT', how='Cold'" in source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import multiprocessing
 import os
@@ -19,14 +20,16 @@ import redis
 
 pytest.importorskip("celery", reason="Celery is not installed")
 
-from celery.exceptions import Ignore, Reject, Retry  # noqa: E402  # after the check that it is there
+from celery import Celery  # noqa: E402  # after the check that it is there
+from celery.exceptions import Ignore, Reject, Retry  # noqa: E402
 
-from queuekit import ConfigError, JobFailed, Settings  # noqa: E402
+from queuekit import App, ConfigError, JobFailed, Settings  # noqa: E402
 from queuekit.adapters import BrokerAway  # noqa: E402
-from queuekit.adapters.celery import CeleryAdapter  # noqa: E402
+from queuekit.adapters.celery import CeleryAdapter, check, install  # noqa: E402
 from queuekit.adapters.celery.broker import Broker  # noqa: E402
+from queuekit.adapters.celery.gate import Gate  # noqa: E402
 from queuekit.adapters.celery.tasks import UNKNOWN, DoorbellTask, TaskFailed, compile_task, make_app  # noqa: E402
-from queuekit.adapters.celery.worker import GatedConsumer  # noqa: E402
+from queuekit.app import current_app, use_default  # noqa: E402
 from queuekit.execution import (  # noqa: E402
     Dropped,
     Ended,
@@ -215,7 +218,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
         ("rediss://h/0?ssl_cert_reqs=none", "redis://h/0?ssl_cert_reqs=none", None),
         ("unix:///run/r.sock?db=3", "redis+socket:///run/r.sock?virtual_host=3", None),
         ("amqp://u:p@h//", "amqp://u:p@h//", None),
-        ("amqps://h//", "amqps://h//", True),
+        ("amqps://h//", "amqps://h//", {"server_hostname": None}),
     ],
 )
 def test_urls(url: str, native: str, ssl: Any) -> None:
@@ -271,31 +274,29 @@ class Native:
 
 
 @pytest.fixture
-def gate(adapter: CeleryAdapter) -> GatedConsumer:
-    gate = GatedConsumer.__new__(GatedConsumer)
-    compile_task(adapter.app, "mod.task")
-    gate.tasks = adapter.app.tasks
-    return gate
+def gate(adapter: CeleryAdapter) -> Gate:
+    compile_task(adapter.app, "mod.task", adapter.broker)
+    return Gate(adapter.app.tasks)
 
 
-def test_a_doorbell_passes_and_only_its_own_words_count(gate: GatedConsumer) -> None:
+def test_a_doorbell_passes_and_only_its_own_words_count(gate: Gate) -> None:
     message = Native(headers={"eta": "2099-01-01", "expires": "2000-01-01", "group": "g", "stamped_headers": ["x"]})
-    gate._admit(message)
+    gate.admit(message)
     assert message.headers["task"] == "mod.task"
     assert message.headers["timelimit"] == [7.5, None]
     assert message.headers.keys().isdisjoint({"eta", "expires", "group", "stamped_headers"})
 
 
-def test_a_task_that_is_not_known_here_goes_to_the_execution_all_the_same(gate: GatedConsumer) -> None:
+def test_a_task_that_is_not_known_here_goes_to_the_execution_all_the_same(gate: Gate) -> None:
     header = dict(FIRST.header(), task="new.task")
     message = Native(headers={"task": "new.task", HEADER: header})
-    gate._admit(message)
+    gate.admit(message)
     assert (message.headers["task"], message.headers["shadow"]) == (UNKNOWN, "new.task")
 
 
-def test_celerys_own_tasks_are_not_run_under_our_header(gate: GatedConsumer) -> None:
+def test_celerys_own_tasks_are_not_run_under_our_header(gate: Gate) -> None:
     message = Native(headers={"task": "celery.map", HEADER: dict(FIRST.header(), task="celery.map")})
-    gate._admit(message)
+    gate.admit(message)
     assert message.headers["task"] == UNKNOWN
 
 
@@ -314,17 +315,17 @@ def test_celerys_own_tasks_are_not_run_under_our_header(gate: GatedConsumer) -> 
         ({"body": None}, r"\[args, kwargs"),
     ],
 )
-def test_what_is_no_doorbell_does_not_pass(gate: GatedConsumer, changes: dict[str, Any], why: str) -> None:
+def test_what_is_no_doorbell_does_not_pass(gate: Gate, changes: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidMessage, match=why):
-        gate._admit(Native(**changes))
+        gate.admit(Native(**changes))
 
 
 @pytest.mark.parametrize("headers", [None, [], {}, {"task": "mod.task", "id": "j"}])
-def test_without_our_header_nothing_passes(gate: GatedConsumer, headers: Any) -> None:
+def test_without_our_header_nothing_passes(gate: Gate, headers: Any) -> None:
     message = Native()
     message.headers = headers
     with pytest.raises(InvalidMessage, match="header"):
-        gate._admit(message)
+        gate.admit(message)
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------
@@ -338,7 +339,7 @@ class Demanding(Exception):
 
 
 def say(adapter: CeleryAdapter, outcome: Any, *, private: bool = False) -> Any:
-    task = compile_task(adapter.app, "mod.task")
+    task = compile_task(adapter.app, "mod.task", adapter.broker)
     bell = Publication(Message("j", "mod.task", [], {}, "q", "celery", private=private), 1, 1, "e").doorbell
     return task._say(outcome, bell)
 
@@ -385,7 +386,7 @@ def test_no_new_job_is_begun_while_the_worker_stops(adapter: CeleryAdapter, monk
     stopping = threading.Event()
     stopping.set()
     monkeypatch.setattr(DoorbellTask, "worker", SimpleNamespace(stopping=stopping))
-    task = compile_task(adapter.app, "mod.task")
+    task = compile_task(adapter.app, "mod.task", adapter.broker)
     task.push_request(**{HEADER: dict(FIRST.header())})
     try:
         with pytest.raises(Reject) as caught:
@@ -520,6 +521,156 @@ def test_a_child_that_no_limit_reaches_is_killed_by_celery(
     assert tasks.add.enqueue(1).result(timeout=20) == 2
 
 
-def test_rabbitmq_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="RabbitMQ"):
-        CeleryAdapter(Settings(backend="celery", broker_url="amqp://h//", store_url="redis://h/0"))
+def test_rabbitmq_needs_a_store_and_the_error_says_what_to_set() -> None:
+    with pytest.raises(ConfigError, match=r"amqp://u:\*\*\*@h.* cannot keep records.*QUEUEKIT_STORE_URL=redis://"):
+        Settings(backend="celery", broker_url="amqp://u:secret@h//").resolve()
+
+
+# ---- beside a user's app -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "timeout", "said"),
+    [
+        ((None, None), None, [None, None]),
+        ((None, None), 2.0, [7.0, None]),
+        ((3.0, None), None, [1e9, None]),  # the app's own limit would strike
+        ((3.0, 2.0), None, [1e9, 1e9]),
+        ((None, 2.0), 2.0, [7.0, 7.0]),
+    ],
+)
+def test_an_apps_own_limits_do_not_reach_our_tasks(
+    adapter: CeleryAdapter, limits: Any, timeout: float | None, said: list[float | None]
+) -> None:
+    bell = Publication(Message("j", "mod.task", [], {}, "q", "celery", timeout=timeout), 1, 1, "e")
+    message = Native(headers={HEADER: dict(bell.header())})
+    Gate(adapter.app.tasks, limits=limits).admit(message)
+    assert message.headers["timelimit"] == said
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, []),
+        ({"accept_content": ["pickle"]}, [("accept_content", True)]),
+        ({"accept_content": ["application/json"]}, []),
+        ({"worker_pool_start_method": "spawn"}, [("worker_pool_start_method", True)]),
+        ({"worker_prefetch_multiplier": 0}, [("worker_prefetch_multiplier", False)]),
+        ({"task_always_eager": True}, [("task_always_eager", False)]),
+        ({"task_annotations": {"*": {"rate_limit": "1/s"}}}, [("task_annotations", False)]),
+        ({"task_annotations": {"shop.add": {"rate_limit": "1/s"}}}, []),
+        ({"worker_max_tasks_per_child": 1}, [("worker_max_tasks_per_child", False)]),
+        (
+            {"worker_cancel_long_running_tasks_on_connection_loss": True},
+            [("worker_cancel_long_running_tasks_on_connection_loss", False)],
+        ),
+        ({"broker_use_ssl": {"ssl_cert_reqs": "none"}}, [("broker_use_ssl", False)]),
+        ({"broker_transport_options": {"global_keyprefix": "x"}}, [("broker_transport_options", False)]),
+        # These reach no task of ours, which has its own.
+        ({"task_acks_late": False, "task_reject_on_worker_lost": True, "task_time_limit": 3}, []),
+        ({"task_default_rate_limit": "1/m", "task_ignore_result": False, "task_serializer": "pickle"}, []),
+    ],
+)
+def test_what_stands_against_a_promise_is_found_and_not_changed(
+    settings: dict[str, Any], found: list[tuple[str, bool]]
+) -> None:
+    app = Celery("shop", set_as_current=False)
+    app.conf.update({"worker_prefetch_multiplier": 1, **settings})
+    before = {name: copy.deepcopy(app.conf[name]) for name in app.conf}
+    assert [(one.setting, one.fatal) for one in check(app)] == found
+    assert all(one.why and one.line and one.setting in str(one) for one in check(app))
+    assert {name: app.conf[name] for name in app.conf} == before
+
+
+def test_an_apps_defaults_are_not_those_of_our_tasks(adapter: CeleryAdapter) -> None:
+    app = Celery("shop", set_as_current=False)
+    app.conf.update(
+        task_acks_late=False,
+        task_acks_on_failure_or_timeout=False,
+        task_reject_on_worker_lost=True,
+        task_retry_on_worker_lost=True,
+        task_default_rate_limit="1/m",
+        task_ignore_result=False,
+        task_track_started=True,
+        task_store_errors_even_if_ignored=True,
+        task_serializer="pickle",
+    )
+    task = compile_task(app, "mod.task", adapter.broker)
+    assert (task.acks_late, task.acks_on_failure_or_timeout, task.ignore_result) == (True, True, True)
+    assert not (task.reject_on_worker_lost or task.retry_on_worker_lost or task.rate_limit or task.track_started)
+    assert (task.store_errors_even_if_ignored, task.serializer) == (False, "json")
+
+
+def test_a_native_task_keeps_its_name(adapter: CeleryAdapter) -> None:
+    app = Celery("shop", set_as_current=False)
+
+    @app.task(name="mod.task")
+    def mine() -> None: ...
+
+    app.finalize()
+    with pytest.raises(ConfigError, match="'mod.task' of its own.*another name="):
+        compile_task(app, "mod.task", adapter.broker)
+
+
+@pytest.fixture
+def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queuekit.app._default", None)
+    for name in [name for name in os.environ if name.startswith("QUEUEKIT_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_default")
+def test_install_takes_the_apps_broker_when_it_is_asked_for() -> None:
+    app = Celery("shop", set_as_current=False)
+    ours = install(app, namespace="shop")
+    app.conf.broker_url = "redis://u:p@h:1/2"  # configured after install(): nothing was read before
+    assert current_app() is ours
+    assert (ours.settings.backend, ours.settings.broker_url) == ("celery", "redis://u:p@h:1/2")
+    assert (ours.settings.namespace, ours.settings.source("broker_url")) == ("shop", "the celery application")
+    with pytest.raises(ConfigError, match="for this Celery app already"):
+        install(app)
+
+
+@pytest.mark.usefixtures("no_default")
+@pytest.mark.parametrize(
+    ("give", "why"),
+    [
+        (lambda: install("shop"), "give a celery.Celery"),
+        (lambda: install(Celery("x", set_as_current=False), backend="rq"), r"backend='rq' is set \(configure"),
+        (lambda: install(Celery("x", set_as_current=False), namespac="x"), "namespace"),
+        (lambda: _settings_of("redis://a/0;redis://b/0"), "2 broker URLs.*QUEUEKIT_BROKER_URL"),
+        (lambda: _settings_of("amqp://h//"), "cannot keep records.*QUEUEKIT_STORE_URL"),
+        (lambda: _settings_of("sqs://"), "Amazon SQS"),
+    ],
+)
+def test_install_refuses(give: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        give()
+
+
+def _settings_of(url: str) -> Settings:
+    app = Celery("x", set_as_current=False)
+    app.conf.broker_url = url
+    return install(app).settings
+
+
+@pytest.mark.usefixtures("no_default")
+def test_install_beside_a_default_app_goes_by_its_settings() -> None:
+    """As where `queuekit worker` imports the module."""
+    default = App(Settings(backend="celery", broker_url="redis://h/0", namespace="shop"))
+    use_default(default)
+    with pytest.raises(ConfigError, match="another namespace"):
+        install(Celery("x", set_as_current=False), namespace="other")
+    app = Celery("x", set_as_current=False)
+    assert install(app, namespace="shop") is default
+    assert default.adapter.app is app  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("no_default")
+def test_install_for_the_memory_backend_leaves_the_app_alone() -> None:
+    app = Celery("x", set_as_current=False)
+    ours = install(app, backend="memory")
+    with ours.activate():
+        assert tasks.add.enqueue(1).result() == 2
+    assert not app.steps["worker"]
+    assert not app.steps["consumer"]

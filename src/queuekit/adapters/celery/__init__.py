@@ -1,4 +1,4 @@
-"""Celery 5.7 on Redis or Valkey.
+"""Celery 5.7 on Redis, Valkey or RabbitMQ.
 
 What queuekit asks for, and what it becomes here:
     queue                   a Celery queue, queuekit.<namespace>.<queue>
@@ -18,21 +18,41 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import celery  # noqa: F401  # without it load_adapter() says how to install it
+import celery
 
 from queuekit.adapters import Capabilities, Pool
 from queuekit.adapters.celery.broker import Broker
 from queuekit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from queuekit.adapters.celery.check import Finding
+    from queuekit.adapters.report import Row
+    from queuekit.app import App
     from queuekit.message import Publication
     from queuekit.settings import Settings
     from queuekit.task import Task
     from queuekit.worker import Worker
 
-__all__ = ["CeleryAdapter"]
+__all__ = ["CeleryAdapter", "check", "install"]
+
+
+def install(app: Any, settings: Settings | None = None, **overrides: Any) -> App:
+    """Take queuekit's tasks into a Celery app that is there: `celery -A proj worker` runs both from then on.
+
+    See queuekit.adapters.celery.installing.
+    """
+    from queuekit.adapters.celery.installing import install as do
+
+    return do(app, settings, **overrides)
+
+
+def check(app: Any) -> list[Finding]:
+    """What in the app's configuration undoes a promise of queuekit's, with the line that mends it. Changes nothing."""
+    from queuekit.adapters.celery.check import check as do
+
+    return do(app)
 
 
 class CeleryAdapter:
@@ -44,18 +64,41 @@ class CeleryAdapter:
             Pool("solo", processes=False, interrupts_sync=True, shared_loop=True, concurrent=False),
         ),
         default_pool="prefork",
+        brokers=("redis", "rabbitmq"),
+        refused=dict.fromkeys(
+            ("gevent", "eventlet"),
+            "its green threads share one system thread, so that a time limit cannot be raised in one job and not in "
+            "another. For many jobs that wait make the task async: all of a process share one loop",
+        ),
     )
 
     def __init__(self, settings: Settings, *, native: Any = None) -> None:
-        if settings.broker_url is not None and settings.broker_url.startswith(("amqp://", "amqps://")):
-            raise ConfigError(
-                "backend celery runs on Redis so far: no test has run it on RabbitMQ yet. Set "
-                "broker_url=redis://HOST:PORT/DB"
-            )
+        if native is not None and not isinstance(native, celery.Celery):
+            raise ConfigError(f"App(celery={native!r}): give a celery.Celery")
         self.settings = settings
         self.broker = Broker(settings)
+        self._native = native
         self._app = native
         self._lock = threading.Lock()
+
+    @classmethod
+    def broker_url_of(cls, native: Any) -> str:
+        """Where the user's own app publishes to, for a broker_url that is not set. Raises ConfigError."""
+        conf = native.conf
+        found = conf.broker_write_url or conf.broker_url
+        urls = [found] if isinstance(found, str) else list(found or ())
+        urls = [one.strip() for url in urls for one in url.split(";") if one.strip()]
+        if len(urls) != 1:
+            raise ConfigError(
+                f"the Celery app has {len(urls)} broker URLs, and queuekit takes one: set broker_url "
+                "(QUEUEKIT_BROKER_URL=redis://HOST:PORT/DB)"
+            )
+        return urls[0].replace("pyamqp://", "amqp://", 1).replace("redis+socket://", "unix://", 1)
+
+    @property
+    def own(self) -> bool:
+        """Whether the Celery app is queuekit's own, and not a user's that was handed in."""
+        return self._native is None
 
     @property
     def app(self) -> Any:
@@ -77,7 +120,12 @@ class CeleryAdapter:
         """The Celery task of that name. It runs where a worker delivers to it."""
         from queuekit.adapters.celery.tasks import compile_task
 
-        return compile_task(self.app, task.name, task.timeout)
+        return compile_task(self.app, task.name, self.broker, task)
+
+    def compile(self, task: Task[..., Any, Any], pool: Pool, rows: Mapping[str, Row]) -> Iterator[Row]:
+        from queuekit.adapters.celery.compile import compile_rows
+
+        return compile_rows(self, task, pool, rows)
 
     def run_worker(self, worker: Worker) -> int:
         from queuekit.adapters.celery.worker import run

@@ -9,8 +9,8 @@ import json
 import os
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
@@ -18,20 +18,25 @@ from kombu.exceptions import KombuError
 from kombu.messaging import Producer
 
 from queuekit.adapters import BrokerAway
-from queuekit.message import HEADER, split_route
+from queuekit.message import BUCKETS, HEADER, bucket, split_route
 from queuekit.settings import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from queuekit.message import Publication
     from queuekit.settings import Settings
+
+    _Native = tuple[Queue, str, dict[str, Any]]  # where to, the body, and what goes around it
 
 __all__ = ["BACKSTOP", "Broker"]
 
 BACKSTOP: Final = 5.0  # seconds over its limit after which Celery kills a prefork child
 BATCH: Final = 500
+LEVEL: Final = ":"  # between a queue's name, in which it cannot be, and its priority level
 REPR: Final = 1024  # characters of the arguments that monitors are shown
+T = TypeVar("T")
+
 EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -43,10 +48,26 @@ class _Link:
         try:
             self.connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             self.channel: Any = self.connection.channel()
+            self.producer = Producer(self.channel, auto_declare=False)
         except BaseException:
             self.close()
             raise
-        self.producer = Producer(self.channel, auto_declare=False)
+
+    def send(self, messages: Sequence[_Native], until: float) -> None:
+        """All of them, in order. `until` by time.monotonic(). Raises the connection's errors, or TimeoutError."""
+        for start in range(0, len(messages), BATCH):
+            if time.monotonic() > until:
+                raise TimeoutError(f"it took {start} of {len(messages)} messages in time")
+            with self.producer.batch(BATCH):
+                for queue, body, options in messages[start : start + BATCH]:
+                    # The default exchange goes to the queue by its name: a broker that lost its bindings loses nothing.
+                    self.producer.publish(body, exchange="", routing_key=queue.name, **options)
+
+    def waiting(self, queue: Queue, priority: int) -> int:
+        """The length of the list that kombu keeps for a queue and a priority."""
+        key = queue.name + (f"{self.channel.sep}{priority}" if priority else "")
+        length: int = self.channel.client.llen(key)
+        return length
 
     def close(self) -> None:
         with suppress(Exception):  # it is given up: whatever state it is in
@@ -66,10 +87,44 @@ class Broker:
 
     # ---- names ------------------------------------------------------------------------------------------------------
 
-    def queue(self, name: str) -> Queue:
+    @property
+    def prefix(self) -> str:
+        return f"queuekit.{self.settings.namespace}."
+
+    @property
+    def queue_per_level(self) -> bool:
+        """On RabbitMQ each priority level is a queue of its own: its depth can be told then, quorum queues can be used
+        (which know no priorities before RabbitMQ 4), and the lowest one is declared as Celery by itself would."""
+        return not self.is_redis
+
+    def queue(self, name: str, level: int = 0) -> Queue:
         """Bound to an exchange of its own name, as Celery does for a queue that nobody configured."""
-        full = f"queuekit.{self.settings.namespace}.{name}"
-        return Queue(full, Exchange(full, "direct"), routing_key=full)
+        full = self.prefix + name
+        if self.queue_per_level and bucket(level):
+            full += f"{LEVEL}{bucket(level)}"
+        quorum = {"x-queue-type": "quorum"} if not self.is_redis and self.settings.amqp_queues == "quorum" else None
+        return Queue(full, Exchange(full, "direct"), routing_key=full, queue_arguments=quorum)
+
+    def queues(self, name: str) -> list[Queue]:
+        """All that a worker consumes for it, the highest level first."""
+        levels = reversed(BUCKETS) if self.queue_per_level else (0,)
+        return [self.queue(name, level) for level in levels]
+
+    def owns(self, full: str) -> bool:
+        """Whether a queue of that name in the broker is one of queuekit's, in this namespace."""
+        return full.startswith(self.prefix)
+
+    def base(self, full: str) -> str:
+        """The queue in queuekit's words, of one in the broker."""
+        return full.removeprefix(self.prefix).partition(LEVEL)[0]
+
+    def level(self, full: str, native: int | None, otherwise: int) -> int:
+        """The priority of a native message, 0 to 9; `otherwise` where its producer has named none. On Redis it cannot
+        be told from kombu's 0, which is its default."""
+        if self.queue_per_level:
+            level = full.partition(LEVEL)[2]
+            return int(level) if level else otherwise if native is None else min(max(native, 0), 9)
+        return 9 - min(native, 9) if native else otherwise
 
     def priority(self, level: int) -> int:
         """kombu's Redis transport counts the other way round than we, and RabbitMQ, do."""
@@ -91,12 +146,12 @@ class Broker:
         """Certificates are checked, unless the URL says otherwise: kombu by itself does not."""
         scheme, _, rest = (self.settings.broker_url or "").partition("://")
         if scheme == "amqps":
-            return True
+            return {"server_hostname": None}  # for kombu: the one of the URL
         return {"ssl_cert_reqs": "required"} if scheme == "rediss" and "ssl_cert_reqs" not in rest else None
 
     def transport_options(self, timeout: float) -> dict[str, Any]:
         if not self.is_redis:
-            return {}
+            return {"read_timeout": timeout, "write_timeout": timeout}
         # The keys that hold what was delivered and not acknowledged are shared by all Celery apps of a Redis, each with
         # a timeout of its own, unless they are told apart. A redelivery is dropped; without one a dead worker's entries
         # would stay: hence a day.
@@ -110,35 +165,45 @@ class Broker:
             "socket_connect_timeout": timeout,
         }
 
-    @contextmanager
-    def _link(self) -> Iterator[_Link]:
-        """A connection for this thread. Raises BrokerAway."""
+    def _use(self, call: Callable[[_Link], T]) -> T:
+        """What the call gives with a connection of this thread. Raises BrokerAway."""
         if self._pid != os.getpid():
             # A forked child neither uses the parent's connections nor closes them: kept, so that nobody does.
             self._parents, self._idle, self._pid = self._idle, deque(), os.getpid()
-        link: _Link | None = None
-        try:
-            # One that its server has closed meanwhile is seen and opened again by redis-py.
-            link = self._idle.pop() if self._idle else self._open()
-            yield link
-        except (OSError, KombuError, *self._errors()) as error:
-            if link is not None:
-                link.close()
-            assert self.settings.broker_url is not None
-            raise BrokerAway(f"the broker {redact(self.settings.broker_url)} does not answer: {error}") from error
-        except BaseException:
-            if link is not None:
-                link.close()
-            raise
-        self._idle.append(link)
+        while True:
+            link: _Link | None = None
+            used = bool(self._idle)
+            try:
+                link = self._idle.pop() if used else self._open()
+                found = call(link)
+            except (OSError, KombuError, *self._errors()) as error:
+                if link is not None:
+                    link.close()
+                if used and not self.is_redis and not isinstance(error, (TimeoutError, BlockingIOError)):
+                    # The server may have closed it long ago. redis-py would have seen that, and connected again.
+                    continue
+                assert self.settings.broker_url is not None
+                raise BrokerAway(f"the broker {redact(self.settings.broker_url)} does not answer: {error}") from error
+            except BaseException:
+                if link is not None:
+                    link.close()
+                raise
+            self._idle.append(link)
+            return found
 
     def _open(self) -> _Link:
-        # Connecting, its greeting, a ping, and the message: each may take a fifth, and all of it enqueue_timeout.
-        fifth = min(2.0, self.settings.enqueue_timeout / 5)
-        options = {"connect_timeout": fifth, "transport_options": self.transport_options(fifth)}
+        # Connecting, its greeting, a ping, and the message: each may take a fifth, and all of it enqueue_timeout. On
+        # RabbitMQ connecting may, and then the whole of the rest three fifths.
+        fifth = self.settings.enqueue_timeout / 5
+        answer = min(2.0, fifth) if self.is_redis else 3 * fifth
+        options = {"connect_timeout": min(2.0, fifth), "transport_options": self.transport_options(answer)}
         if self.ssl is not None:
             options["ssl"] = self.ssl
-        return _Link(self.url(), options)
+        if self.is_redis:
+            return _Link(self.url(), options)
+        from queuekit.adapters.celery.rabbit import RabbitLink
+
+        return RabbitLink(self.url(), options)
 
     def _errors(self) -> tuple[type[Exception], ...]:
         if not self.is_redis:
@@ -156,16 +221,11 @@ class Broker:
     # ---- publishing -------------------------------------------------------------------------------------------------
 
     def publish(self, publications: Sequence[Publication]) -> None:
-        until = time.monotonic() + self.settings.enqueue_timeout
-        with self._link() as link:
-            for start in range(0, len(publications), BATCH):
-                if time.monotonic() > until:
-                    raise TimeoutError(f"it took {start} of {len(publications)} messages in time")
-                with link.producer.batch(BATCH):
-                    for publication in publications[start : start + BATCH]:
-                        self._publish(link, publication)
+        until = time.monotonic() + self.settings.enqueue_timeout * (1 if self.is_redis else 0.6)
+        messages = [self._native(one) for one in publications]
+        self._use(lambda link: link.send(messages, until))
 
-    def _publish(self, link: _Link, publication: Publication) -> None:
+    def _native(self, publication: Publication) -> _Native:
         message, id, header = publication.message, publication.native_id, dict(publication.header())
         args, kwargs = publication.shown
         body = json.dumps([args, kwargs, EMBED])
@@ -173,47 +233,39 @@ class Broker:
             # kombu's JSON reads objects out of such dictionaries. The arguments of the record are not touched by it.
             args, kwargs, header["private"] = ["(in the record)"], {}, True
             body = json.dumps([args, kwargs, EMBED])
-        queue = self.queue(message.queue)
-        link.producer.publish(
-            body,
-            content_type="application/json",
-            content_encoding="utf-8",
-            # The default exchange goes to the queue by its name: a broker that lost its bindings loses no message.
-            exchange="",
-            routing_key=queue.name,
-            declare=None if self.is_redis else [queue],
-            priority=self.priority(split_route(message.route)[2]),
-            correlation_id=id,
-            reply_to="",
-            headers={
-                "lang": "py",
-                "task": message.task,
-                "id": id,
-                "root_id": message.id,
-                "parent_id": None,
-                "group": None,
-                "shadow": None,
-                "eta": None,
-                "expires": None,
-                "retries": 0,
-                "timelimit": [None if message.timeout is None else message.timeout + BACKSTOP, None],
-                "argsrepr": _short(tuple(args)),
-                "kwargsrepr": _short(kwargs),
-                "origin": f"queuekit@{os.getpid()}",
-                HEADER: header,
-            },
-        )
+        level = split_route(message.route)[2]
+        headers = {
+            "lang": "py",
+            "task": message.task,
+            "id": id,
+            "root_id": message.id,
+            "parent_id": None,
+            "group": None,
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "retries": 0,
+            "timelimit": [None if message.timeout is None else message.timeout + BACKSTOP, None],
+            "argsrepr": _short(tuple(args)),
+            "kwargsrepr": _short(kwargs),
+            "origin": f"queuekit@{os.getpid()}",
+            HEADER: header,
+        }
+        options = {
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "delivery_mode": 2,
+            "priority": self.priority(level),
+            "correlation_id": id,
+            "reply_to": "",
+            "headers": headers,
+        }
+        return self.queue(message.queue, level), body, options
 
-    def depth(self, route: str) -> int | None:
-        """On Redis the length of the list that kombu keeps for a queue and a priority."""
-        if not self.is_redis:
-            return None  # RabbitMQ counts a queue, not its levels
+    def depth(self, route: str) -> int:
         _, name, level = split_route(route)
-        priority = self.priority(level)
-        with self._link() as link:
-            key = self.queue(name).name + (f"{link.channel.sep}{priority}" if priority else "")
-            length: int = link.channel.client.llen(key)
-            return length
+        queue, priority = self.queue(name, level), self.priority(level)
+        return self._use(lambda link: link.waiting(queue, priority))
 
 
 def _short(value: Any) -> str:

@@ -4,28 +4,42 @@ outcome in Celery's words."""
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
+import logging
+import threading
+import time
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, Task
-from celery.exceptions import Ignore, Reject, Retry
-from kombu.transport import TRANSPORT_ALIASES
+from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 
 from queuekit.adapters.celery.broker import BACKSTOP
+from queuekit.errors import ConfigError
 from queuekit.execution import Delivery, Dropped, Ended, Failed, Released, Retried, Stale, Succeeded, Unrecorded
-from queuekit.message import HEADER, Doorbell
+from queuekit.job import JobStatus
+from queuekit.message import HEADER, Doorbell, InvalidMessage
 from queuekit.retry import describe_error
+from queuekit.store import StoreAway
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from queuekit.adapters.celery.broker import Broker
     from queuekit.execution import Outcome
+    from queuekit.store import Store
+    from queuekit.task import Task as AgentTask
     from queuekit.worker import Worker
 
-__all__ = ["UNKNOWN", "DoorbellTask", "TaskFailed", "compile_task", "make_app"]
+    AnyTask = AgentTask[..., Any, Any]
+
+__all__ = ["ADOPTED", "UNKNOWN", "DoorbellTask", "TaskFailed", "compile_task", "make_app"]
 
 UNKNOWN: Final = "queuekit.unknown"  # runs what this worker has no task for: the execution hands it back
+ADOPTED: Final = "native"  # in our header, for a message that a native producer sent
 SOCKET_TIMEOUT: Final = 10.0
+FOLLOW: Final = 60.0  # seconds that the end of an attempt is waited for whose process died
+
+log = logging.getLogger("queuekit.celery")
 
 
 class TaskFailed(Exception):
@@ -34,45 +48,106 @@ class TaskFailed(Exception):
 
 
 class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
-    abstract = True
-    acks_late = True
-    max_retries = 0
-    typing = False
-    worker: Worker | None = None  # set by a worker, for the app's tasks all at once
-    in_child: Any = None  # a function to run once in a process that the worker forked
-    _pid = os.getpid()
+    """A task of ours as Celery knows it. All that decides about acknowledgement, retries and results is set here, for
+    the task: an app's own settings for all tasks do not reach it."""
 
-    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{self.name} is a queuekit task: enqueue it with its enqueue()")
+    abstract = True
+    Request = "queuekit.adapters.celery.link:DoorbellRequest"  # by name: a producer has no use for it
+    acks_late = True
+    acks_on_failure_or_timeout = True
+    acks_on_failure = True
+    acks_on_timeout = True
+    reject_on_worker_lost = False
+    retry_on_worker_lost = False
+    ignore_result = True
+    store_errors_even_if_ignored = False
+    track_started = False
+    serializer = "json"
+    max_retries = 0
+    rate_limit = 0  # none, whatever the app's default is
+    typing = False
+    timeout: float | None = None  # seconds; of the task itself
+    broker: Broker | None = None
+    home = ""  # the queue, in queuekit's words
+    level = 0
+    worker: Worker | None = None  # set by a worker, for the app's tasks all at once
+    around: Any = staticmethod(nullcontext)  # a context manager for each run: signals in a child
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """What a native producer calls. With the setting `adopt` the message becomes a job where it is received.
+
+        Raises:
+            TypeError: the setting is off.
+        """
+        if self.broker is None or not self.broker.settings.adopt:
+            raise TypeError(
+                f"{self.name} is a queuekit task: enqueue it with its enqueue(). With the setting adopt=true a native "
+                "message starts it too"
+            )
+        queue = self.broker.queue(self.home, self.level)
+        route = {"queue": queue, "exchange": "", "routing_key": queue.name, "serializer": "json"}
+        priority = None if self.broker.queue_per_level else self.broker.priority(self.level)
+        return super().apply_async(args, kwargs, *more, **{"priority": priority, **options, **route})
 
     def run(self, /, *args: Any, **kwargs: Any) -> Any:
         header = getattr(self.request, HEADER, None)
         if self.worker is None or header is None:
             raise RuntimeError(f"{self.name} is a queuekit task: it runs in a queuekit worker")
-        if self.in_child is not None and DoorbellTask._pid != os.getpid():
-            DoorbellTask._pid = os.getpid()
-            self.in_child()
-        if self.worker.stopping.is_set():
-            raise Reject("the worker stops", requeue=True)
-        bell = Doorbell.from_header(header)
-        return self._say(self.worker.execution.execute(Delivery(bell, list(args), kwargs)), bell)
+        around: AbstractContextManager[Any] = self.around()
+        with around:
+            if self.worker.stopping.is_set():
+                raise Reject("the worker stops", requeue=True)
+            if ADOPTED in header:
+                delivery = self._adopt(header[ADOPTED], args, kwargs)
+            else:
+                delivery = Delivery(Doorbell.from_header(header), list(args), kwargs)
+            outcome = self.worker.execution.execute(delivery)
+            return self._say(outcome, delivery.bell)
+
+    def _adopt(self, found: dict[str, Any], args: Any, kwargs: Any) -> Delivery:
+        """The delivery for a native message. Celery is told by an exception where there is none."""
+        assert self.worker is not None
+        assert self.broker is not None
+        request = self.request
+        name = request.shadow or request.task  # what is not known here has been renamed
+        priority = self.broker.level(found["queue"], found["priority"], self.level)
+        queue = self.broker.base(found["queue"])
+        try:
+            delivery = self.worker.execution.adopt(
+                id=request.id, task=name, args=list(args), kwargs=kwargs, queue=queue, priority=priority
+            )
+        except InvalidMessage as error:
+            told = {"task": name, "id": request.id, "args": args, "kwargs": kwargs}
+            if not self.worker.quarantine(json.dumps(told, default=repr), str(error)):
+                raise Reject(str(error), requeue=True) from None
+            raise Ignore(f"put aside: {error}") from None
+        if isinstance(delivery, Unrecorded):
+            raise Reject(delivery.reason, requeue=True)
+        return delivery
 
     def _say(self, outcome: Outcome, bell: Doorbell) -> Any:
         private = bell.private
         match outcome:
             case Succeeded(text=text):
-                return None if text is None or private else json.loads(text)
+                value = None if text is None or private else json.loads(text)
+                self._keep(bell.id, "SUCCESS", value, self.request)
+                return value
             case Retried(delay=delay, reason=reason, error=error):
                 # Nothing is published by this: the steward does, when the time has come.
                 told = f"again in {delay:g} s" + ("" if private else f": {reason}")
-                raise Retry(told, exc=_told(error, private), when=delay) from (None if private else error)
+                failed = _told(error, private)
+                self._keep(bell.id, "RETRY", failed, self.request)
+                raise Retry(told, exc=failed, when=delay) from (None if private else error)
             case Failed(reason=reason, error=error):
-                raise _told(error, private, reason) from (None if private else error)
+                failed = _told(error, private, reason)
+                self._keep(bell.id, "FAILURE", failed, self.request)
+                raise failed from (None if private else error)
             case Released(reason=reason):
+                self._keep(bell.id, "RETRY", TaskFailed(f"handed back: {reason}"), self.request)
                 raise Retry(f"handed back: {reason}", when=0)
             case Ended(reason=reason):
-                with suppress(Exception):  # Celery's books; the record has it
-                    self.backend.mark_as_revoked(self.request.id, reason, request=self.request, store_result=True)
+                self._keep(bell.id, "REVOKED", TaskRevokedError(reason), self.request)
+                with suppress(Exception):  # for monitors; the record has it
                     self.send_event("task-revoked", retry=False, terminated=True, signum=None, expired=False)
                 raise Ignore(f"cancelled: {reason}")
             case Dropped(reason=reason):
@@ -81,6 +156,41 @@ class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
                 raise Ignore("somebody else had ended the attempt")
             case Unrecorded(reason=reason):
                 raise Reject(reason, requeue=True)
+
+    @property
+    def _keeps(self) -> bool:
+        return self.broker is not None and self.broker.settings.celery_result
+
+    def _keep(self, id: str, state: str, result: Any, request: Any = None) -> None:
+        """With the setting celery_result: in the app's result backend, under the job's id. A backend that is away costs
+        the copy and not the job: the record has the outcome already."""
+        if not self._keeps:
+            return
+        try:
+            self.backend.store_result(id, result, state, request=request)
+        except Exception as error:
+            log.warning("job %s: its outcome could not be stored in Celery's result backend: %s", id, error)
+
+    def keep_what_the_record_says(self, id: str) -> None:
+        """For a job whose process died, as soon as a steward has ended the attempt. Returns at once."""
+        if self._keeps and self.worker is not None:
+            store = self.worker.store
+            threading.Thread(target=self._follow, args=(id, store), name="queuekit-result", daemon=True).start()
+
+    def _follow(self, id: str, store: Store) -> None:
+        until = time.monotonic() + FOLLOW
+        while time.monotonic() < until:
+            time.sleep(0.3)
+            try:
+                record = store.get(id)
+            except StoreAway:
+                continue
+            if record is None or record.status is JobStatus.succeeded:
+                return
+            if record.status is not JobStatus.running:
+                state = {JobStatus.failed: "FAILURE", JobStatus.cancelled: "REVOKED"}.get(record.status, "RETRY")
+                self._keep(id, state, TaskFailed(record.reason or "its process died"))
+                return
 
 
 def _told(error: BaseException, private: bool, reason: str = "") -> TaskFailed:
@@ -92,11 +202,9 @@ def _told(error: BaseException, private: bool, reason: str = "") -> TaskFailed:
 
 def make_app(broker: Broker) -> Any:
     """An app of our own. It is not the current one: a program's own Celery app stays that."""
-    TRANSPORT_ALIASES["queuekit"] = "queuekit.adapters.celery.transport:Transport"
     app = Celery("queuekit", set_as_current=False)
     app.conf.update(
-        broker_read_url=broker.url("queuekit"),
-        broker_write_url=broker.url(),
+        broker_url=broker.url(),
         broker_use_ssl=broker.ssl or False,
         broker_transport_options=broker.transport_options(SOCKET_TIMEOUT),
         broker_connection_retry_on_startup=True,
@@ -116,10 +224,28 @@ def make_app(broker: Broker) -> Any:
     return app
 
 
-def compile_task(app: Any, name: str, timeout: float | None = None) -> Any:
-    """The Celery task of that name, registered once; `timeout` in seconds."""
+def compile_task(app: Any, name: str, broker: Broker, task: AnyTask | None = None) -> Any:
+    """The Celery task of that name, registered once.
+
+    Raises:
+        ConfigError: the app has a task of its own under that name.
+    """
     known = app.tasks.get(name)
     if isinstance(known, DoorbellTask):
         return known
-    options = {"name": name, "abstract": False, "time_limit": None if timeout is None else timeout + BACKSTOP}
+    if known is not None:
+        raise ConfigError(
+            f"the Celery app has a task {name!r} of its own ({type(known).__module__}), so that the @agent_task of the "
+            "same name cannot be registered: give one of them another name="
+        )
+    timeout = None if task is None else task.timeout
+    options = {
+        "name": name,
+        "abstract": False,
+        "broker": broker,
+        "timeout": timeout,
+        "home": "default" if task is None else task.queue,
+        "level": 0 if task is None else task.priority,
+        "time_limit": None if timeout is None else timeout + BACKSTOP,
+    }
     return app.register_task(type(name, (DoorbellTask,), options)())

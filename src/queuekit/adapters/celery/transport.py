@@ -7,19 +7,16 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from queue import Empty
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from kombu.transport import redis
 from redis import RedisError
 
+from queuekit.adapters.celery.gate import RAW
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from queuekit.worker import Worker
-
-__all__ = ["RAW", "Channel", "Message", "Transport"]
-
-RAW: Final = 100_000  # characters of a message that are kept in the quarantine
+    from collections.abc import Callable, Iterator
+__all__ = ["Channel", "Message", "Transport"]
 
 
 class Message(redis.Channel.Message):  # type: ignore[misc]  # kombu has no types
@@ -62,16 +59,18 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
 class Transport(redis.Transport):  # type: ignore[misc]
     Channel = Channel
-    worker: Worker  # set by run(): kombu makes transports by their class
+    aside: Callable[[str, str], object]  # (text, why): set by a worker, since kombu makes transports by their class
     has_read = False
 
     def put_aside(self, raw: Any, why: str) -> None:
-        self.worker.quarantine((raw if isinstance(raw, str) else json.dumps(raw, default=repr))[:RAW], why)
+        type(self).aside((raw if isinstance(raw, str) else json.dumps(raw, default=repr))[:RAW], why)
 
     def _deliver(self, message: Any, queue: str) -> None:
         self.has_read = True
+        channel: Any = next(iter(self.channels or ()), None)
+        if channel is None:  # the worker stops, and has closed it: no fault of the message. The record rings again
+            return
         try:
-            channel: Any = next(iter(self.channels or ()))
             found = channel.Message(message, channel=channel)
             _ = found.delivery_info["exchange"], found.delivery_info["routing_key"], found.headers.items()
         except Exception as error:  # whatever kombu stumbles over in an envelope that it did not write

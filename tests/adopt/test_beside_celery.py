@@ -1,0 +1,202 @@
+"""queuekit beside a Celery system that was not written for it: Celery's own command runs both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("celery", reason="Celery is not installed")
+
+from celery_owner import HERE, Owner  # noqa: E402  # after the check that Celery is there
+
+from queuekit import JobStatus  # noqa: E402
+from queuekit.testing import tasks  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from queuekit.testing.servers import RedisServer
+
+
+@pytest.fixture
+def owner(tmp_path: Path, new_server: Any, queuekit_server: RedisServer) -> Iterator[Owner]:
+    # A broker of its own: the system's queues have fixed names. Its results are on one that lives on: Celery's result
+    # objects talk to it when they are collected, whenever that is.
+    owner = Owner(tmp_path, new_server().url, queuekit_server.url)
+    with owner.app.activate():
+        yield owner
+    owner.close()
+
+
+POOLS = ["prefork", "threads", "solo"]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_one_worker_runs_ten_of_its_own_and_ten_of_ours(owner: Owner, pool: str) -> None:
+    worker = owner.start("-P", pool, *(["-B"] if pool == "prefork" else []))
+    ours = [tasks.add.enqueue(number) for number in range(4)]
+    ours += [tasks.add_async.enqueue(number) for number in range(4, 7)]
+    ours += [tasks.add.options(priority=9).enqueue(7), tasks.add.options(delay=0.5).enqueue(8)]
+    ours += [tasks.add.options(queue="conformance-other").enqueue(9)]
+    retried = tasks.follow.enqueue(["timeout"])
+    native = [owner.send("shop.add", number, 1) for number in range(7)]
+    native += [owner.send("shop.report", b"bytes"), owner.send("shop.flaky")]
+    chord = owner.send("shop.both", 4)
+
+    assert [one.get(timeout=60) for one in native] == [1, 2, 3, 4, 5, 6, 7, b"BYTESreports", 2]
+    assert owner.native.AsyncResult(chord.get(timeout=60)).get(timeout=60) == 12
+    assert [job.result(timeout=60) for job in ours] == [number + 1 for number in range(10)]
+    assert retried.result(timeout=60) == "attempt 2"
+    if pool == "prefork":
+        owner.until(lambda: len(owner.events("tick")) >= 2, "the schedule fires")
+    assert owner.call("shop.differences") == []
+    assert worker.exit_code is None
+    assert len(worker.stewards()) == 1
+    assert owner.quarantine() == []
+
+
+def test_queuekits_own_command_runs_both_too(owner: Owner) -> None:
+    worker = owner.start_ours(pool="prefork", concurrency=2)
+    job = tasks.add.enqueue(1)
+    assert owner.call("shop.add", 2, 3) == 5
+    assert job.result(timeout=60) == 2
+    assert owner.call("shop.differences") == []
+    worker.terminate()
+    assert worker.wait(20) == 0
+
+
+def test_limits_of_the_app_do_not_strike_our_jobs(owner: Owner) -> None:
+    """The system ends each of its tasks after 3 and 4 seconds."""
+    owner.start()
+    native = owner.send("shop.sleep", 30)
+    job = tasks.sleep.enqueue(5)
+    with pytest.raises(Exception, match="SoftTimeLimitExceeded"):
+        native.get(timeout=60)
+    assert job.result(timeout=60) == "slept"
+    assert [one.outcome for one in job.info().attempts] == ["succeeded"]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_warm_stop_gives_native_tasks_their_time_and_ours_the_grace(owner: Owner, pool: str) -> None:
+    worker = owner.start("-P", pool, grace=0.5)
+    # Where there are only threads, what blocks keeps the process until it ends, native or not.
+    ours = tasks.sleep if pool == "prefork" else tasks.sleep_async
+    native, job = owner.send("shop.sleep", 2.5), ours.enqueue(60)
+    later = [ours.enqueue(60) for _ in range(3)]
+    owner.until(lambda: owner.events("sleep"), "the native task runs")
+    owner.started(job)
+    worker.terminate()
+    assert worker.wait(30) == 0
+    assert native.get(timeout=10) == 2.5
+    assert [one.outcome for one in job.info().attempts] == ["released"]
+    assert {one.status() for one in later} == {JobStatus.queued}
+    owner.until(lambda: not worker.family(), "its steward has left too")
+
+
+def test_signals_mean_to_a_native_task_what_they_did(owner: Owner) -> None:
+    owner.start("-c", "1")
+    before = owner.call("shop.handlers")
+    assert tasks.add.enqueue(1).result(timeout=60) == 2
+    assert owner.call("shop.handlers") == before
+
+
+def test_one_job_that_celery_is_told_to_end_is_handed_back_and_the_worker_goes_on(owner: Owner) -> None:
+    """revoke(terminate=True), as from Flower: Celery sends its child a SIGTERM."""
+    owner.start("-c", "1")
+    job = tasks.sleep.enqueue(2)
+    owner.started(job)
+    owner.native.control.revoke(job.id, terminate=True)
+    assert job.result(timeout=60) == "slept"
+    assert [one.outcome for one in job.info().attempts] == ["released", "succeeded"]
+    assert owner.call("shop.add", 1, 1) == 2
+
+
+def test_a_killed_workers_job_runs_again(owner: Owner) -> None:
+    worker = owner.start()
+    job = tasks.follow.enqueue(["killed"])  # its child
+    assert job.result(timeout=60) == "attempt 2"
+    job = tasks.sleep.enqueue(3)
+    owner.started(job)
+    worker.kill_all()
+    owner.start()
+    assert job.result(timeout=60) == "slept"
+    assert [one.outcome for one in job.info().attempts] == ["lost", "succeeded"]
+
+
+def test_what_is_foreign_in_our_queues_goes_to_quarantine_and_nothing_of_theirs_does(owner: Owner) -> None:
+    import redis
+
+    worker = owner.start()
+    prefix = f"queuekit.{owner.namespace}."
+    with redis.Redis.from_url(owner.broker_url) as client:
+        client.lpush(f"{prefix}default", b"garbage")
+    owner.send("shop.add", 1, 1, queue=f"{prefix}default", serializer="json")
+    owner.send("shop.unknown", 1, queue="shop")
+    assert owner.call("shop.add", 2, 2) == 4
+    assert tasks.add.enqueue(1).result(timeout=60) == 2
+    found = owner.until(lambda: len(owner.quarantine()) == 2 and owner.quarantine(), "both are put aside")
+    assert {"garbage" in one.raw for one in found} == {True, False}
+    assert worker.exit_code is None
+
+
+def test_a_worker_serves_those_of_our_queues_that_it_is_given(owner: Owner) -> None:
+    owner.start("-Q", f"shop,queuekit.{owner.namespace}.default")
+    other = tasks.elsewhere.enqueue()
+    assert tasks.add.enqueue(1).result(timeout=60) == 2
+    assert owner.call("shop.add", 1, 1) == 2
+    assert other.status() is JobStatus.queued
+    assert owner.quarantine() == []
+
+
+def test_a_worker_that_cannot_run_ours_runs_its_own(owner: Owner) -> None:
+    worker = owner.start(environ={"SHOP_SETTINGS": '{"accept_content": ["pickle"]}'})
+    assert owner.call("shop.add", 1, 1) == 2
+    assert "none of queuekit's: accept_content=['pickle']: queuekit's messages are JSON" in worker.said()
+    assert "worker_prefetch_multiplier" not in worker.said()
+    assert worker.stewards() == []
+
+
+def test_a_broker_that_is_restarted_meanwhile(tmp_path: Path, new_server: Any, queuekit_server: RedisServer) -> None:
+    server = new_server()
+    owner = Owner(tmp_path, server.url, queuekit_server.url)
+    try:
+        with owner.app.activate():
+            worker = owner.start()
+            assert tasks.add.enqueue(1).result(timeout=60) == 2
+            server.restart()
+            job = tasks.add.enqueue(2)
+            assert owner.call("shop.add", 2, 2) == 4
+            assert job.result(timeout=60) == 3
+            assert worker.exit_code is None
+    finally:
+        owner.close()
+
+
+INSTALLED = """
+import celery_shop
+before = celery_shop.settings()
+import celery_both
+after = celery_shop.settings()
+assert before == after, [name for name in after if before.get(name) != after[name]]
+assert len(before) > 150
+from queuekit.app import current_app
+assert current_app() is celery_both.queuekit_app
+assert current_app().settings.broker_url == celery_shop.app.conf.broker_url
+import sys
+assert not {"queuekit.adapters.celery.beside", "celery.worker.consumer"} & {*sys.modules}
+from queuekit.testing.tasks import add
+native = add.native
+assert native.app is celery_shop.app and native.name == add.name
+assert celery_shop.settings() == before
+"""
+
+
+def test_a_producer_installs_it_without_a_worker_and_without_a_change(owner: Owner) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INSTALLED], env=owner.environ(), cwd=HERE, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
