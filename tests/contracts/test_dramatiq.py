@@ -18,7 +18,7 @@ from dramatiq.broker import Consumer, MessageProxy  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
 from dramatiq.brokers.stub import StubBroker  # noqa: E402
 from dramatiq.common import q_name  # noqa: E402
-from dramatiq.middleware import Middleware, SkipMessage  # noqa: E402
+from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -385,3 +385,60 @@ def test_a_timeout_is_no_connection_error() -> None:
     """Dramatiq's own consumer takes only the latter for an outage, and drops an acknowledgement for the former."""
     assert not issubclass(redis.TimeoutError, redis.ConnectionError)
     assert issubclass(redis.TimeoutError, redis.RedisError)
+
+
+# ---- its command: where our middleware hangs, beside the user's actors ---------------------------------------------
+
+
+def test_only_a_middleware_error_keeps_a_worker_from_starting() -> None:
+    class Refuses(Middleware):  # type: ignore[misc]
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def before_worker_boot(self, broker: Any, worker: Any) -> None:
+            raise self.error
+
+    ran = dramatiq.Worker(StubBroker(middleware=[Refuses(ValueError("only logged"))]), worker_threads=1)
+    ran.start()
+    ran.stop()
+    with pytest.raises(MiddlewareError, match="no"):
+        dramatiq.Worker(StubBroker(middleware=[Refuses(MiddlewareError("no"))])).start()
+
+
+def test_the_order_in_which_a_worker_tells_of_itself() -> None:
+    """Before its threads begin; before they are told to stop; after they have."""
+    told: list[Any] = []
+
+    class Hears(Middleware):  # type: ignore[misc]
+        def before_worker_boot(self, broker: Any, worker: Any) -> None:
+            told.append(("boot", len(worker.workers), worker.worker_threads))
+
+        def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
+            told.append(("stops", [thread.is_alive() for thread in worker.workers]))
+
+        def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
+            told.append(("stopped", [thread.is_alive() for thread in worker.workers]))
+
+    worker = dramatiq.Worker(StubBroker(middleware=[Hears()]), worker_threads=1)
+    worker.start()
+    worker.stop()
+    assert told == [("boot", 0, 1), ("stops", [True]), ("stopped", [False])]
+
+
+def test_the_command_tells_of_the_process_before_it_imports_the_modules() -> None:
+    """So that the tasks are known at worker_boot, and not at process_boot."""
+    from dramatiq import cli
+
+    text = inspect.getsource(cli.worker_process)
+    places = [text.index(said) for said in ('emit_after("process_boot")', "import_module(module)", "worker.start()")]
+    assert places == sorted(places)
+    assert "worker.stop(" in text[places[-1] :]
+
+
+def test_a_middleware_can_be_put_before_the_first() -> None:
+    class First(Middleware):  # type: ignore[misc]
+        pass
+
+    broker = StubBroker(middleware=[Watch()])
+    broker.add_middleware(First(), before=type(broker.middleware[0]))
+    assert [type(one) for one in broker.middleware] == [First, Watch]

@@ -24,20 +24,24 @@ from dramatiq.results.backends.stub import StubBackend  # noqa: E402
 from queuekit import App, ConfigError, agent_task  # noqa: E402
 from queuekit.adapters import BrokerAway  # noqa: E402
 from queuekit.adapters.dramatiq import DramatiqAdapter  # noqa: E402
-from queuekit.adapters.dramatiq.broker import DECIDERS, Broker, Fetched  # noqa: E402
+from queuekit.adapters.dramatiq import redis as on_redis  # noqa: E402
+from queuekit.adapters.dramatiq.broker import DECIDERS, Fetched  # noqa: E402
+from queuekit.adapters.dramatiq.redis import RedisBroker as Broker  # noqa: E402
 from queuekit.adapters.dramatiq.worker import Deliver  # noqa: E402
 from queuekit.execution import (  # noqa: E402
     Delivery,
     Dropped,
     Ended,
     Failed,
+    Held,
     Released,
     Retried,
     Stale,
     Succeeded,
     Unrecorded,
 )
-from queuekit.message import HEADER, Message, Publication  # noqa: E402
+from queuekit.message import HEADER, InvalidMessage, Message, Publication  # noqa: E402
+from queuekit.retry import RetryState  # noqa: E402
 from queuekit.settings import Settings  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
 from queuekit.testing.bench import WorkerBench  # noqa: E402
@@ -68,7 +72,7 @@ def native(one: Publication) -> Any:
 
 
 def fetched(raw: bytes) -> Fetched:
-    return Fetched("queuekit.default.q", "queuekit.default.q.p0", raw, threading.Semaphore(0))
+    return on_redis._Fetched("queuekit.default.q", 0, raw, threading.Semaphore(0))
 
 
 def sent(one: Publication | None = None, **changes: Any) -> dict[str, Any]:
@@ -79,11 +83,6 @@ def sent(one: Publication | None = None, **changes: Any) -> dict[str, Any]:
 
 
 # ---- settings ------------------------------------------------------------------------------------------------------
-
-
-def test_rabbitmq_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ConfigError, match="redis://"):
-        DramatiqAdapter(settings(broker_url="amqp://localhost", store_url=NOWHERE))
 
 
 def test_a_native_that_is_no_broker() -> None:
@@ -194,7 +193,7 @@ def test_the_actor() -> None:
         assert actor.options == {"max_retries": 0, "time_limit": 6000}
         assert actor(4) == 8
         assert double.native is actor
-        with pytest.raises(ConfigError, match=r"enqueue\(\)"):
+        with pytest.raises(ConfigError, match=r"enqueue\(\).*adopt=true"):
             actor.send(4)
 
 
@@ -247,6 +246,13 @@ def test_what_is_none_of_ours_is_said_and_never_raises(raw: bytes) -> None:
     assert message.raw == raw
 
 
+def test_a_native_message_is_told_from_ours() -> None:
+    message = fetched(json.dumps(sent(options={"redis_message_id": "r1", "eta": 1})).encode())
+    assert (message.bell, message.invalid, message.options) == (None, "", {})
+    assert message.native == {"id": "j1", "task": "m.t", "args": [1, "two"], "kwargs": {"c": [3]}}
+    assert (message.queue, message.level) == ("q", 0)
+
+
 def test_the_senders_options_and_queue_have_no_effect() -> None:
     """Dramatiq acts on them: eta puts a message aside, throws ends the thread, the queue finds the consumer."""
     evil = sent(queue_name="elsewhere")
@@ -260,6 +266,9 @@ def test_the_senders_options_and_queue_have_no_effect() -> None:
 # ---- outcomes, in Dramatiq's words ---------------------------------------------------------------------------------
 
 
+HELD = Held(None, publication().message, "token", 1, RetryState(), 0.0, 0.0, 0.0)  # type: ignore[arg-type]
+
+
 class Stub:
     """A queuekit Worker whose executions have one outcome."""
 
@@ -270,10 +279,21 @@ class Stub:
         self.delivered: list[Delivery] = []
         self.quarantined: list[tuple[str, str]] = []
         self.takes = True
+        self.refuses = True
 
-    def execute(self, delivery: Delivery) -> Any:
+    def claim(self, delivery: Delivery) -> Any:
         self.delivered.append(delivery)
+        ran = isinstance(self.outcome, (Succeeded, Retried, Failed, Ended, Stale))
+        return HELD if ran else self.outcome
+
+    def run(self, held: Any) -> Any:
+        assert held is HELD
         return self.outcome
+
+    def adopt(self, **native: Any) -> Any:
+        if self.refuses:
+            raise InvalidMessage("adopt is off")
+        return Delivery(publication().doorbell, native["args"], native["kwargs"])
 
     def quarantine(self, raw: str, reason: str) -> bool:
         self.quarantined.append((raw, reason))
@@ -335,6 +355,40 @@ def test_what_is_none_of_ours_goes_to_quarantine() -> None:
     assert not message.keep
 
 
+def test_a_native_message_is_adopted_or_goes_to_quarantine() -> None:
+    raw = json.dumps(sent(options={"redis_message_id": "r1"})).encode()
+    stub = Stub(Succeeded(3, "3"))
+    message, error = act(stub, raw)
+    assert isinstance(error, SkipMessage)
+    assert stub.quarantined == [(raw.decode(), "adopt is off")]
+    stub.refuses = False
+    message, error = act(stub, raw)
+    assert error is None
+    assert [(one.args, one.kwargs) for one in stub.delivered] == [([1, "two"], {"c": [3]})]
+    assert (message.over, message.keep) == (True, False)
+
+
+def test_a_message_is_told_when_its_attempt_is_claimed() -> None:
+    """On RabbitMQ it is acknowledged then, so never before."""
+    told: list[str] = []
+
+    class Told(on_redis._Fetched):  # type: ignore[misc,name-defined]
+        def claimed(self) -> None:
+            told.append("claimed")
+
+    for outcome in (Dropped("busy"), Unrecorded("away"), Succeeded(1, "1")):
+        message = Told("queuekit.default.q", 0, json.dumps(sent()).encode(), threading.Semaphore(0))
+        deliver = Deliver(Stub(outcome))  # type: ignore[arg-type]
+        deliver.before_process_message(None, message)  # type: ignore[arg-type]
+        if isinstance(outcome, Succeeded):
+            assert told == []
+            deliver.act()
+        else:
+            with pytest.raises(SkipMessage):
+                deliver.act()
+    assert told == ["claimed"]
+
+
 def test_what_could_not_be_quarantined_is_kept() -> None:
     stub = Stub(None)
     stub.takes = False
@@ -370,6 +424,42 @@ def test_the_users_middleware_is_kept_and_dramatiqs_deciders_are_not() -> None:
     assert not any(isinstance(one, DECIDERS) for one in ours.middleware)
 
 
+def test_beside_the_users_worker_its_middleware_hears_of_the_process_once() -> None:
+    told: list[str] = []
+
+    class Hears(dramatiq.Middleware):  # type: ignore[misc,name-defined]
+        def after_process_boot(self, broker: Any) -> None:
+            told.append("process")
+
+        def before_worker_boot(self, broker: Any, worker: Any) -> None:
+            told.append("worker")
+
+        def before_ack(self, broker: Any, message: Any) -> None:
+            told.append("ack")
+
+    adapter = DramatiqAdapter(settings(), native=StubBroker(middleware=[Hears()]))
+    for beside in (False, True):
+        broker = adapter.make_broker(timeout=1.0, beside=beside)
+        broker.emit_after("process_boot")
+        broker.emit_before("worker_boot", None)
+        broker.emit_before("ack", None)
+    assert told == ["process", "worker", "ack", "ack"]
+
+
+def test_the_users_worker_does_not_hear_of_our_queues() -> None:
+    """In its process a task's actor may be made at any time; it would consume the queue."""
+    theirs = StubBroker(middleware=[])
+    worker = dramatiq.Worker(theirs, worker_threads=1, worker_timeout=10)
+    worker.start()
+    try:
+        adapter = DramatiqAdapter(settings(), native=theirs)
+        assert adapter.native(double)
+        assert adapter.broker.get_declared_queues() == {"queuekit.default.q.p3"}
+        assert worker.consumers == {}
+    finally:
+        worker.stop()
+
+
 def test_all_that_dramatiq_does_by_default_is_known_to_decide() -> None:
     """One that a later version adds has to be looked at."""
     assert set(default_middleware) <= set(DECIDERS)
@@ -402,6 +492,20 @@ def test_the_global_encoder_has_no_say(adapter: DramatiqAdapter, monkeypatch: py
     monkeypatch.setattr("dramatiq.message.global_encoder", dramatiq.PickleEncoder())
     adapter.publish([publication()])
     assert bodies(adapter)[0]["args"] == [1, "two"]
+
+
+def test_with_adopt_the_actor_sends_what_a_native_producer_would(queuekit_broker: TestBroker) -> None:
+    adapter = DramatiqAdapter(Settings(**queuekit_broker.settings("dramatiq", adopt=True)))
+    sent = adapter.native(double).send(4)
+    key = adapter.broker.key(f"queuekit.{queuekit_broker.namespace}.q.p3")
+    client: Any = adapter.broker.client
+    (id,) = client.lrange(key, 0, -1)
+    body = json.loads(client.hget(f"{key}.msgs", id))
+    assert (body["message_id"], body["actor_name"], body["args"]) == (sent.message_id, double.name, [4])
+    assert HEADER not in body["options"]
+    with pytest.raises(ConfigError, match="options.delay"):
+        adapter.native(double).send_with_options(args=(4,), delay=1000)
+    adapter.close()
 
 
 def test_publishers_are_not_entered_as_workers(adapter: DramatiqAdapter) -> None:
@@ -442,7 +546,7 @@ def test_threads_share_the_adapter(adapter: DramatiqAdapter) -> None:
 @pytest.fixture
 def bench_on(tmp_path: Path) -> Iterator[Callable[..., WorkerBench]]:
     made: list[WorkerBench] = []
-    (target,) = find_targets(("dramatiq",))
+    target = find_targets(("dramatiq",))[0]  # on Redis
 
     def make(url: str, **others: Any) -> WorkerBench:
         bench = WorkerBench(target, tmp_path / str(len(made)), broker_url=url, **others)

@@ -1,7 +1,7 @@
-"""Dramatiq on Redis.
+"""Dramatiq on Redis or RabbitMQ.
 
 Dramatiq carries the doorbells and runs the threads; of its middleware none that decides about a job is there. Which of
-its behaviours this leans on is pinned by tests/contracts/test_dramatiq.py.
+its behaviours this leans on is pinned by tests/contracts/test_dramatiq.py and test_dramatiq_pika.py.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import dramatiq
 
 from queuekit.adapters import Capabilities, Pool
+from queuekit.adapters.dramatiq.beside import install
 from queuekit.adapters.dramatiq.broker import Broker, base_queue, level_queue
 from queuekit.errors import ConfigError
 from queuekit.message import HEADER, bucket, split_route
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from queuekit.adapters.report import Row
     from queuekit.message import Publication
     from queuekit.settings import Settings
     from queuekit.task import Task
     from queuekit.worker import Worker
 
-__all__ = ["DramatiqAdapter"]
+__all__ = ["DramatiqAdapter", "install"]
 
 BACKSTOP: Final = 5.0  # seconds after our own hard limit at which the engine's would strike
 
@@ -40,32 +42,34 @@ class DramatiqAdapter:
     capabilities: ClassVar[Capabilities] = Capabilities(
         pools=(Pool("threads", processes=False, interrupts_sync=False, shared_loop=True, concurrent=True),),
         default_pool="threads",
+        brokers=("redis", "rabbitmq"),
     )
 
     def __init__(self, settings: Settings, *, native: Any = None) -> None:
         if native is not None and not isinstance(native, dramatiq.Broker):
             raise ConfigError(f"App(dramatiq={native!r}): give a dramatiq.Broker")
-        if settings.broker_url is not None and settings.broker_url.startswith(("amqp://", "amqps://")):
-            raise ConfigError("backend dramatiq runs on Redis so far: set broker_url=redis://HOST:PORT/DB")
         self.settings = settings
         self._user_broker: dramatiq.Broker | None = native
+        self._kind = _broker_class(settings)
         self._broker: Broker | None = None
         self._lock = threading.RLock()
+
+    def make_broker(self, **options: Any) -> Broker:
+        """One of ours, on the broker of the settings. Makes no connection."""
+        return self._kind(self.settings, user_broker=self._user_broker, **options)
 
     @property
     def broker(self) -> Broker:
         """The broker that publishes and that the actors are bound to. A worker makes one of its own to consume."""
         with self._lock:
             if self._broker is None:
-                # Connecting, its greeting, sending and the answer: together they stay within enqueue_timeout.
-                timeout = self.settings.enqueue_timeout * 0.24
-                self._broker = Broker(self.settings, timeout=timeout, user_broker=self._user_broker)
+                self._broker = self.make_broker(timeout=self._kind.publish_timeout(self.settings))
             return self._broker
 
     # ---- publishing -------------------------------------------------------------------------------------------------
 
     def publish(self, publications: Sequence[Publication]) -> None:
-        self.broker.send([(self._queue(one.message.route), self._compile(one)) for one in publications])
+        self.broker.send([self._compile(one) for one in publications])
 
     def depth(self, route: str) -> int | None:
         return self.broker.waiting(self._queue(route))
@@ -92,7 +96,8 @@ class DramatiqAdapter:
     # ---- the native task --------------------------------------------------------------------------------------------
 
     def native(self, task: Task[..., Any, Any]) -> Any:
-        """The task's actor. It can be called; to send it is for enqueue(), since a message needs a record."""
+        """The task's actor. It can be called; what its send() sends has no record until a worker claims it, and is run
+        only with the setting `adopt`."""
         with self._lock:
             actor = self.broker.actors.get(task.name)
             if actor is None:
@@ -107,15 +112,24 @@ class DramatiqAdapter:
                 )
             return actor
 
+    def compile(self, task: Task[..., Any, Any], pool: Pool, rows: Mapping[str, Row]) -> Iterator[Row]:
+        from queuekit.adapters.dramatiq.compile import compile_rows
+
+        return compile_rows(self, task, pool, rows)
+
     # ---- working ----------------------------------------------------------------------------------------------------
 
     def run_worker(self, worker: Worker) -> int:
         from queuekit.adapters.dramatiq.worker import run
 
+        self.check_pool(worker)
+        return run(worker, self.make_broker)
+
+    def check_pool(self, worker: Worker) -> None:
+        """Raises ConfigError."""
         pools = [pool.name for pool in self.capabilities.pools]
         if worker.pool is not None and worker.pool not in pools:
             raise ConfigError(f"pool={worker.pool!r}: the backend dramatiq has {', '.join(pools)}")
-        return run(worker, self.settings, self._user_broker)
 
     def close(self) -> None:
         with self._lock:
@@ -125,11 +139,32 @@ class DramatiqAdapter:
 
 
 class _Actor(dramatiq.Actor[Any, Any]):
-    def send_with_options(self, *_args: Any, **_options: Any) -> Any:
+    def send_with_options(self, *args: Any, **options: Any) -> Any:
+        broker = self.broker
+        assert isinstance(broker, Broker)
+        if not broker.settings.adopt:
+            raise ConfigError(
+                f"actor {self.actor_name!r} belongs to a queuekit task: a message that is sent past it has no record, "
+                "and no worker would run it. Call the task's enqueue(), or set adopt=true here and for the workers"
+            )
+        return super().send_with_options(*args, **options)
+
+
+def _broker_class(settings: Settings) -> type[Broker]:
+    if settings.broker_url is None or not settings.broker_url.startswith(("amqp://", "amqps://")):
+        from queuekit.adapters.dramatiq.redis import RedisBroker
+
+        return RedisBroker
+    try:
+        from queuekit.adapters.dramatiq.rabbitmq import RabbitBroker
+    except ModuleNotFoundError as error:
+        if error.name != "pika":
+            raise
         raise ConfigError(
-            f"actor {self.actor_name!r} belongs to a queuekit task: a message that is sent past it has no record, and "
-            "no worker would run it. Call the task's enqueue()"
-        )
+            "backend dramatiq on RabbitMQ needs the package 'pika', which is not installed: "
+            "pip install 'queuekit[dramatiq,rabbitmq]'"
+        ) from error
+    return RabbitBroker
 
 
 def _milliseconds(timeout: float) -> int:

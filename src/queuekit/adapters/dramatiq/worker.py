@@ -13,18 +13,31 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import dramatiq
-import redis
 from dramatiq.middleware import SkipMessage
 
-from queuekit.adapters.dramatiq.broker import CATCH_ALL, Broker, Fetched, base_queue
-from queuekit.execution import Delivery, Dropped, Ended, Failed, Released, Retried, Stale, Succeeded, Unrecorded
+from queuekit.adapters.dramatiq.broker import CATCH_ALL, base_queue
+from queuekit.execution import (
+    Delivery,
+    Dropped,
+    Ended,
+    Failed,
+    Held,
+    Released,
+    Retried,
+    Stale,
+    Succeeded,
+    Unrecorded,
+)
+from queuekit.message import InvalidMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuekit.adapters.dramatiq.broker import Broker, Fetched
     from queuekit.execution import Outcome
-    from queuekit.settings import Settings
     from queuekit.worker import Worker
 
-__all__ = ["run"]
+__all__ = ["Deliver", "Engine", "run"]
 
 log = logging.getLogger("queuekit.dramatiq")
 
@@ -53,16 +66,36 @@ class Deliver(dramatiq.Middleware):
             if self.worker.stopping.is_set():
                 message.keep = True
                 raise SkipMessage("the worker stops")
-            if message.bell is None:
-                said = message.raw.decode("utf-8", "backslashreplace")[:100_000]
-                message.keep = not self.worker.quarantine(said, message.invalid)
-                raise SkipMessage(message.invalid)
-            delivery = Delivery(message.bell, list(message.args), message.kwargs)
-            outcome = self.worker.execution.execute(delivery)
+            outcome = self._execute(message)
         finally:
             message.over = True
             self._here.message = None
         self._say(message, outcome)
+
+    def _execute(self, message: Fetched) -> Outcome:
+        execution = self.worker.execution
+        try:
+            delivery = self._delivery(message)
+        except InvalidMessage as error:
+            said = message.raw.decode("utf-8", "backslashreplace")[:100_000]
+            message.keep = not self.worker.quarantine(said, str(error))
+            raise SkipMessage(str(error)) from None
+        if isinstance(delivery, Unrecorded):
+            return delivery
+        message.bell = delivery.bell
+        held = execution.claim(delivery)
+        if not isinstance(held, Held):
+            return held
+        message.claimed()
+        return execution.run(held)
+
+    def _delivery(self, message: Fetched) -> Delivery | Unrecorded:
+        """Raises InvalidMessage where it is none of ours."""
+        if message.bell is not None:
+            return Delivery(message.bell, list(message.args), message.kwargs)
+        if message.native is not None:
+            return self.worker.execution.adopt(**message.native, queue=message.queue, priority=message.level)
+        raise InvalidMessage(message.invalid)
 
     def _say(self, message: Fetched, outcome: Outcome) -> None:
         match outcome:
@@ -83,68 +116,80 @@ class Deliver(dramatiq.Middleware):
                 raise SkipMessage(reason)
 
 
-def run(worker: Worker, settings: Settings, user_broker: dramatiq.Broker | None) -> int:
+class Engine:
+    """The threads of one worker, on a broker of their own, which `make` gives: in a process of ours, or beside the
+    worker of the user's broker.
+
+    Args:
+        threads: how many jobs at a time.
+    """
+
+    def __init__(self, worker: Worker, make: Callable[..., Broker], *, threads: int, beside: bool = False) -> None:
+        self.worker, self.threads = worker, threads
+        deliver = Deliver(worker)
+        self.broker = make(
+            timeout=SOCKET_TIMEOUT, middleware=[deliver], threads=threads, stopping=worker.stopping, beside=beside
+        )
+        queues = [base_queue(worker.settings, name) for name in worker.queues]
+        dramatiq.Actor(
+            deliver.act, broker=self.broker, actor_name=CATCH_ALL, queue_name=queues[0], priority=0, options={}
+        )
+        for name in queues:
+            self.broker.declare_queue(name)
+        self._native = dramatiq.Worker(self.broker, worker_timeout=POLL, worker_threads=threads)
+
+    def start(self) -> None:
+        self.worker.start()
+        self.worker.watch_in_thread()
+        self.broker.emit_after("process_boot")
+        self._native.start()
+        queues = ", ".join(self.worker.queues)
+        log.info("worker %s: %d threads for the queues %s", self.worker.name, self.threads, queues)
+
+    def drain(self, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Take nothing more, and wait until all that runs has ended: for the grace, or until `hurry` says so."""
+        self.worker.stopping.set()
+        until = time.monotonic() + self.worker.settings.grace
+        while self.broker.busy and time.monotonic() < until and not hurry():
+            time.sleep(0.05)
+
+    def end(self) -> bool:
+        """Stop what still runs. False: some of it could not be stopped; it was released, and ends with the process."""
+        if self.broker.busy:
+            self.worker.execution.interrupt_running()
+            until = time.monotonic() + INTERRUPTED
+            while self.broker.busy and time.monotonic() < until:
+                time.sleep(0.01)
+        if self.broker.busy:  # what sits in a blocking call
+            self.release()
+            return False
+        self._native.stop(timeout=round(LAST_ACKS * 1000))
+        self.broker.leave()
+        self.broker.close()
+        return True
+
+    def release(self) -> None:
+        """Hand back what still runs, before the process ends under it."""
+        released = self.worker.execution.release_running("the worker stopped")
+        log.warning("%d attempts were released, and end with this process", released)
+
+
+def run(worker: Worker, make: Callable[..., Broker]) -> int:
     """See Adapter.run_worker(). A first SIGTERM or SIGINT lets the running jobs end, a second one does not wait."""
     asked: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put() may interrupt its get(): an Event's set() may not
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: asked.put(number))
-    threads = worker.concurrency or THREADS
-    deliver = Deliver(worker)
-    broker = Broker(
-        settings,
-        timeout=SOCKET_TIMEOUT,
-        user_broker=user_broker,
-        middleware=[deliver],
-        threads=threads,
-        stopping=worker.stopping,
-    )
-    queues = [base_queue(settings, name) for name in worker.queues]
-    dramatiq.Actor(deliver.act, broker=broker, actor_name=CATCH_ALL, queue_name=queues[0], priority=0, options={})
-    for name in queues:
-        broker.declare_queue(name)
-    worker.start()
-    worker.watch_in_thread()
-    broker.emit_after("process_boot")
-    engine = dramatiq.Worker(broker, worker_timeout=POLL, worker_threads=threads)
+    engine = Engine(worker, make, threads=worker.concurrency or THREADS)
     engine.start()
-    log.info("worker %s: %d threads for the queues %s", worker.name, threads, ", ".join(worker.queues))
     asked.get()
-    return _stop(worker, settings, broker, engine, asked)
-
-
-def _stop(
-    worker: Worker, settings: Settings, broker: Broker, engine: dramatiq.Worker, asked: queue.SimpleQueue[int]
-) -> int:
-    worker.stopping.set()
-    until = time.monotonic() + settings.grace
-    while broker.busy and time.monotonic() < until:
-        try:
-            asked.get(timeout=0.05)
-            break
-        except queue.Empty:
-            pass
+    engine.drain(hurry=lambda: not asked.empty())
     # Whatever hangs from here on, a store that is away or a thread that somebody joins: the process ends.
     resort = threading.Timer(LAST_RESORT, _leave)
     resort.daemon = True
     resort.start()
-    if broker.busy:
-        worker.execution.interrupt_running()
-        _wait(broker, INTERRUPTED)
-    if broker.busy:  # what sits in a blocking call ends with the process
-        released = worker.execution.release_running("the worker stopped")
-        log.warning("%d attempts were released, and end with this process", released)
+    if not engine.end():
         _leave()
-    engine.stop(timeout=round(LAST_ACKS * 1000))
-    with suppress(redis.RedisError):
-        broker.forget_me()
-    broker.close()
     return 0
-
-
-def _wait(broker: Broker, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while broker.busy and time.monotonic() < until:
-        time.sleep(0.01)
 
 
 def _leave() -> None:
