@@ -1,10 +1,17 @@
-"""How we talk to Redis where nobody may be kept waiting: try once, and within a known time."""
+"""How we talk to Redis where nobody may be kept waiting: try once, and within a known time; alone, by Sentinel or on a
+cluster."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["one_try"]
+from queuekit.errors import ConfigError
+
+if TYPE_CHECKING:
+    import redis
+
+__all__ = ["connect", "one_try", "open_cluster", "refuse_cluster"]
 
 
 def one_try(timeout: float) -> dict[str, Any]:
@@ -22,3 +29,94 @@ def one_try(timeout: float) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
+
+
+def connect(url: str, *, setting: str = "broker_url", **options: Any) -> redis.Redis:
+    """A client for a URL that the settings have checked; `options` go to redis-py's connections. Connects at first use.
+
+    Raises ConfigError for what redis-py cannot read; `setting` names it.
+    """
+    import redis
+
+    if url.startswith("sentinel://"):
+        return _by_sentinel(url, options)
+    try:
+        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, **options))
+    except ValueError as error:
+        raise ConfigError(
+            f"{setting} cannot be read: {error}; give redis://HOST:PORT/DB, rediss:// or unix://"
+        ) from None
+
+
+def _by_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:
+    """The master that the sentinels name, asked anew at each connection: it is another one after a failover."""
+    from redis.sentinel import Sentinel
+
+    parts = urlsplit(url)
+    hosts = _hosts(parts.netloc, 26379)
+    service, _, db = parts.path.strip("/").partition("/")
+    query = dict(parse_qsl(parts.query))
+    each = {**options, "max_connections": 2}
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        if each.get(name):  # they are asked one after the other
+            each[name] = each[name] / len(hosts)
+    for name in ("username", "password"):
+        if f"sentinel_{name}" in query:
+            each[name] = query[f"sentinel_{name}"]
+    each["decode_responses"] = True
+    # Redis-py logs in at the sentinels with the database's password where none is given for them.
+    each.setdefault("username", None)
+    each.setdefault("password", None)
+    sentinels: Any = Sentinel(hosts, sentinel_kwargs=each)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinels.master_for(service, db=int(db or 0), **_login(parts.netloc), **options)
+    return client
+
+
+def open_cluster(url: str, **options: Any) -> redis.RedisCluster:
+    """A client for redis+cluster:// or rediss+cluster://. Connects at once, to learn who has which keys: raises
+    redis.RedisError or redis.exceptions.RedisClusterException."""
+    from redis.cluster import ClusterNode, RedisCluster
+    from redis.connection import parse_url
+
+    parts = urlsplit(url)
+    if parts.scheme.startswith("rediss"):
+        # The query is redis-py's: let it read that, and take what it made of it.
+        said = parse_url(f"rediss://node/?{parts.query}")  # type: ignore[no-untyped-call]
+        options |= {name: value for name, value in said.items() if name.startswith("ssl_")} | {"ssl": True}
+    nodes = [ClusterNode(host, port) for host, port in _hosts(parts.netloc, 6379)]  # type: ignore[no-untyped-call]
+    return RedisCluster(startup_nodes=nodes, **_login(parts.netloc), **options)
+
+
+def refuse_cluster(url: str) -> None:
+    """An engine's own keys lie in many slots, of which its scripts and transactions take several at once. Says nothing
+    where the broker is away or does not tell. Raises ConfigError."""
+    import redis
+
+    client = connect(url, **one_try(2.0))
+    try:
+        enabled = client.info("cluster").get("cluster_enabled")
+    except redis.RedisError:
+        return
+    finally:
+        client.close()
+    if enabled:
+        raise ConfigError(
+            "broker_url leads to a node of a Redis Cluster, on which Celery, RQ and Dramatiq cannot keep their queues "
+            "(their transactions and scripts take keys of several slots). Set broker_url to a single Redis or "
+            "sentinel://, or to RabbitMQ; the records may stay on the cluster: store_url=redis+cluster://HOST:PORT"
+        )
+
+
+def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
+    found = []
+    for one in netloc.rpartition("@")[2].split(","):
+        host, colon, port = one.rpartition(":")
+        if not colon or "]" in port:  # no port; an IPv6 address is in brackets
+            host, port = one, str(default_port)
+        found.append((host.strip("[]"), int(port)))
+    return found
+
+
+def _login(netloc: str) -> dict[str, Any]:
+    user, _, password = netloc.rpartition("@")[0].partition(":")
+    return {"username": unquote(user) or None, "password": unquote(password) or None}

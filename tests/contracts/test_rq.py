@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import signal
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,6 +68,23 @@ def test_version() -> None:
         (BaseWorker, "handle_job_success", ["self", "job", "queue", "started_job_registry", "execution"]),
         (BaseWorker, "heartbeat", ["self", "timeout", "pipeline"]),
         (BaseWorker, "request_stop", ["self", "signum", "frame"]),
+        (BaseWorker, "dequeue_job_and_maintain_ttl", ["self", "timeout", "max_idle_time"]),
+        (BaseWorker, "serialize", ["self"]),
+        (
+            BaseWorker,
+            "work",
+            [
+                "self",
+                "burst",
+                "logging_level",
+                "date_format",
+                "log_format",
+                "max_jobs",
+                "max_idle_time",
+                "with_scheduler",
+                "dequeue_strategy",
+            ],
+        ),
         (BaseWorker, "request_force_stop", ["self", "signum", "frame"]),
         (BaseWorker, "setup_work_horse_signals", ["self"]),
         (BaseWorker, "maintain_heartbeats", ["self", "job", "execution"]),
@@ -160,6 +179,66 @@ def test_the_stock_job_imports_whatever_its_hash_names(connection: redis.Redis) 
 def test_a_horse_is_killed_sixty_seconds_after_its_timeout() -> None:
     """The one number in RQ's code that our backstop counts with."""
     assert "working_time > (job.timeout + 60)" in inspect.getsource(Worker.monitor_work_horse)
+
+
+def test_what_a_worker_serializes_is_kept_beside_its_name(connection: redis.Redis) -> None:
+    """By which our worker knows a native one on its queues."""
+
+    class Ours(SimpleWorker):
+        def serialize(self) -> dict[str, Any]:
+            return {**super().serialize(), "queuekit": "yes"}
+
+    worker = Ours(["q"], connection=connection)
+    worker.register_birth()
+    try:
+        assert connection.hget(worker.key, "queuekit") == b"yes"
+        assert connection.smembers("rq:workers:q") == {worker.key.encode()}
+        found = Worker.find_by_key(worker.key, connection)  # and RQ's monitors live with it
+        assert found is not None and found.pid == os.getpid()
+    finally:
+        worker.register_death()
+    assert not connection.exists("rq:workers:q")
+
+
+def test_a_queue_stays_known_when_it_is_empty(connection: redis.Redis) -> None:
+    """By which our worker knows the queues that are native."""
+    queue = queue_on(connection)
+    queue.enqueue_call(add, args=[1, 2])
+    run_all(connection, SimpleWorker)
+    assert connection.sismember("rq:queues", "rq:queue:q")
+
+
+def test_a_function_is_asked_for_by_its_name_and_by_no_instance(connection: redis.Redis) -> None:
+    """What a native producer's message holds for us to read."""
+    job = queue_on(connection).enqueue(add, args=[1], kwargs={"b": 2})
+    assert json.loads(zlib.decompress(connection.hget(job.key, "data"))) == [f"{__name__}.add", None, [1], {"b": 2}]
+    assert json.loads(connection.hget(job.key, "meta") or b"{}") == {}
+
+
+def test_the_command_gives_its_worker_class_what_we_take_from_it(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+    from rq.cli.cli import main
+
+    seen: list[Any] = []
+
+    class Ours(SimpleWorker):
+        def __init__(self, queues: Any, **options: Any) -> None:
+            seen.extend([[queue.name for queue in queues], set(options)])
+
+        def work(self, **options: Any) -> bool:
+            seen.append(set(options))
+            return True
+
+    monkeypatch.setattr("rq.SimpleWorker", Ours)
+    address = connection.connection_pool.connection_kwargs
+    url = f"redis://{address['host']}:{address['port']}/0"
+    done = CliRunner().invoke(main, ["worker", "-u", url, "-w", "rq.SimpleWorker", "a", "b"])
+    assert done.exit_code == 0, done.output
+    assert seen[0] == ["a", "b"]
+    assert {"name", "connection", "exception_handlers"} <= seen[1]
+    assert seen[2] == set(inspect.signature(BaseWorker.work).parameters) - {"self"}
 
 
 def test_a_stock_worker_leaves_for_a_name_that_it_cannot_read(connection: redis.Redis) -> None:

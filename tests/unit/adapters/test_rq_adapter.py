@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -147,6 +148,8 @@ def test_a_key_that_is_no_job_goes_to_quarantine_and_its_neighbour_is_handed_out
 
     class Worker:
         aside: ClassVar[list[str]] = []
+        settings = Settings(backend="rq")
+        stopping = threading.Event()
 
         def quarantine(self, raw: str, reason: str) -> bool:
             self.aside.append(reason)

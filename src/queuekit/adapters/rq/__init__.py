@@ -22,27 +22,37 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from queuekit.adapters import BrokerAway, Capabilities, Pool
-from queuekit.adapters.rq.job import DoorbellJob
-from queuekit.clients import one_try
+from queuekit.adapters.rq.job import BACKSTOP, DoorbellJob
+from queuekit.clients import connect, one_try
 from queuekit.message import HEADER, split_route
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from queuekit.adapters.report import Row
+    from queuekit.adapters.rq.beside import SimpleWorker, Worker, install
     from queuekit.message import Publication
     from queuekit.settings import Settings
     from queuekit.task import Task
-    from queuekit.worker import Worker
+    from queuekit.worker import Worker as QueuekitWorker
 
-__all__ = ["RqAdapter", "queue_name"]
+__all__ = ["RqAdapter", "SimpleWorker", "Worker", "install", "queue_name"]
 
 NATIVE_TTL: Final = 500  # seconds that RQ keeps a finished publication for its monitors; the record is kept by us
-BACKSTOP: Final = 5  # seconds over its limit after which RQ's worker kills a horse
 
 
 def queue_name(namespace: str, queue: str, level: int) -> str:
     # Always with a level: a queue named "x.p9" must not meet level 9 of "x".
     return f"queuekit.{namespace}.{queue}.p{level}"
+
+
+def __getattr__(name: str) -> Any:
+    """For `rq worker -w queuekit.adapters.rq.Worker`, and for programs that install()."""
+    if name in {"SimpleWorker", "Worker", "install"}:
+        from queuekit.adapters.rq import beside
+
+        return getattr(beside, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class RqAdapter:
@@ -60,20 +70,31 @@ class RqAdapter:
     )
 
     def __init__(self, settings: Settings, *, native: Any = None) -> None:
+        if native is not None:
+            from queuekit.adapters.rq import connection
+
+            native = connection.check(native)
         self.settings = settings
-        self._native = native
+        self._native: redis.Redis | None = native
         self._client: redis.Redis | None = None
         self._lock = threading.Lock()
 
     # ---- connections ------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def broker_url_of(native: Any) -> str:
+        """Where the user's own connection leads to. Raises ConfigError where no URL can say it."""
+        from queuekit.adapters.rq.connection import check, url_of
+
+        return url_of(check(native))
+
     def _connect(self, **options: Any) -> redis.Redis:
         if self._native is not None:
-            given = self._native.connection_pool
-            pool = type(given)(connection_class=given.connection_class, **{**given.connection_kwargs, **options})
-            return redis.Redis(connection_pool=pool)
+            from queuekit.adapters.rq.connection import alike
+
+            return alike(self._native, **options)
         assert self.settings.broker_url is not None
-        return redis.Redis.from_url(self.settings.broker_url, **options)
+        return connect(self.settings.broker_url, **options)
 
     @property
     def client(self) -> redis.Redis:
@@ -142,7 +163,12 @@ class RqAdapter:
         """The function: RQ knows tasks as functions."""
         return task.fn
 
-    def run_worker(self, worker: Worker) -> int:
+    def compile(self, task: Task[..., Any, Any], pool: Pool, rows: Mapping[str, Row]) -> Iterator[Row]:
+        from queuekit.adapters.rq.compile import compile_rows
+
+        return compile_rows(self, task, pool, rows)
+
+    def run_worker(self, worker: QueuekitWorker) -> int:
         from queuekit.adapters.rq.worker import run
 
         return run(self, worker)

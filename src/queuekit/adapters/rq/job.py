@@ -6,21 +6,59 @@ the broker's Redis can write such a hash, and a JSON serializer alone does not h
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 from rq.job import Job
 
 from queuekit.execution import Delivery
 from queuekit.message import HEADER, Doorbell, InvalidMessage
 
-__all__ = ["DoorbellJob"]
+__all__ = ["BACKSTOP", "DoorbellJob"]
+
+BACKSTOP: Final = 5  # seconds over its limit after which RQ's worker kills a horse
 
 
 class DoorbellJob(Job):
-    """What was read from the broker is taken apart by delivery(), which trusts none of it."""
+    """What was read from the broker is taken apart by delivery(), which trusts none of it.
+
+    Attributes:
+        adopted: the delivery of a job that a native producer enqueued, once its record is made.
+    """
+
+    adopted: Delivery | None = None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether nobody published it through queuekit."""
+        return isinstance(self.meta, dict) and HEADER not in self.meta
+
+    def asked(self) -> tuple[str, list[Any], dict[str, Any]]:
+        """The name of the function that a native producer gave, and the arguments. Raises InvalidMessage."""
+        try:
+            name, instance, args, kwargs = self.func_name, self.instance, self.args, self.kwargs
+        except Exception as error:  # whatever the serializer makes of it
+            raise InvalidMessage(
+                f"its data is not JSON, and nothing else is read ({error.__cause__ or error}); "
+                "a native producer needs Queue(NAME, serializer=rq.serializers.JSONSerializer)"
+            ) from None
+        if instance is not None or not isinstance(name, str):
+            raise InvalidMessage("a task is asked for by its name alone, and not by a method or an object")
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise InvalidMessage("args must be a list and kwargs a mapping")
+        return name, args, kwargs
+
+    def take_over(self, delivery: Delivery) -> None:
+        """It is a job of queuekit's from here on: what RQ would do about it by itself is off."""
+        self.adopted = delivery
+        self.retries_left = self.repeats_left = None
+        timeout = delivery.bell.timeout
+        self.timeout = -1 if timeout is None else math.ceil(timeout) + BACKSTOP
 
     def delivery(self) -> Delivery:
         """Raises InvalidMessage with the reason."""
+        if self.adopted is not None:
+            return self.adopted
         if not isinstance(self.meta, dict):
             raise InvalidMessage(f"the meta of an RQ job is a mapping, not {type(self.meta).__name__}")
         if HEADER not in self.meta:

@@ -46,6 +46,7 @@ class _Pool:
         except BaseException:
             log.exception("an RQ worker process failed")
         finally:
+            self.worker.execution.hooks.flush()
             os._exit(code)
 
     def stop(self, signum: int, frame: object) -> None:

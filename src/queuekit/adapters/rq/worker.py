@@ -9,23 +9,25 @@ import json
 import logging
 import os
 import signal
+import socket
 import time
 import traceback
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import redis
-from rq import Queue, SimpleWorker
+from rq import Queue, SimpleWorker, worker_registration
 from rq import Worker as ForkingWorker
+from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
-from rq.utils import now
+from rq.utils import as_text, now
 from rq.worker import BaseWorker
 
 from queuekit.adapters.rq import NATIVE_TTL, queue_name
 from queuekit.adapters.rq.job import DoorbellJob
 from queuekit.errors import ConfigError
-from queuekit.execution import Dropped, Ended, Failed, Held, Released, Retried, Succeeded
+from queuekit.execution import Dropped, Ended, Failed, Held, Released, Retried, Succeeded, Unrecorded
 from queuekit.message import BUCKETS, InvalidMessage
 from queuekit.processes import die_with_parent
 
@@ -38,18 +40,26 @@ if TYPE_CHECKING:
     from queuekit.execution import Outcome
     from queuekit.worker import Worker
 
-__all__ = ["run"]
+__all__ = ["HorseWorker", "OneProcessWorker", "run", "serve"]
 
 log = logging.getLogger("queuekit.rq")
 
 POLL: Final = 2  # seconds that a worker waits in the broker before it looks around
+OURS: Final = "queuekit"  # the field of RQ's hash of a worker that marks ours
 RQ_GRACE: Final = 60  # RQ's worker kills a horse so many seconds after job.timeout
 
 
 class DoorbellQueue(Queue):
-    """A queue that hands out what can be read, and reports the rest."""
+    """A queue that hands out what can be read, and reports the rest.
 
-    worker: Worker  # set by run(): RQ makes queues by class
+    Attributes:
+        worker, places: set by serve(), since RQ makes queues by class. The queue and level of each of RQ's names.
+        holding: a message is out of the broker, and a stop must wait until it is handed out or back.
+    """
+
+    worker: Worker
+    places: ClassVar[dict[str, tuple[str, int]]] = {}
+    holding: ClassVar[bool] = False
 
     @classmethod
     def dequeue_any(  # type: ignore[override]  # our worker alone calls it, by these names
@@ -57,25 +67,39 @@ class DoorbellQueue(Queue):
     ) -> Any:
         """RQ's own stops the worker for a name that is no UTF-8, a hash that it cannot read, or an unknown status."""
         found = {queue.key.encode(): queue for queue in queues}
-        while True:
-            popped: Any = connection.blpop(list(found), timeout or 1)
-            if popped is None:
-                if timeout is None:
-                    return None
-                from rq.exceptions import DequeueTimeout
-
-                raise DequeueTimeout(timeout, list(found))
-            key, raw = popped
-            job = cls._open(raw, connection)
-            if job is not None:
-                return job, found[key]
+        # A native job has no record before adopt(): not even while its name is on the way here may a signal cut in. A
+        # stop waits for the end of the blocking call, then.
+        adopts = cls.worker.settings.adopt
+        try:
+            while not cls.worker.stopping.is_set():
+                cls.holding = adopts
+                popped: Any = connection.blpop(list(found), timeout or 1)
+                cls.holding = popped is not None
+                if popped is None:
+                    if timeout is None:
+                        return None
+                    if not cls.worker.stopping.is_set():
+                        raise DequeueTimeout(timeout, list(found))
+                    break
+                key, raw = popped
+                job = None if cls.worker.stopping.is_set() else cls._open(raw, found[key], connection)
+                if cls.worker.stopping.is_set():
+                    connection.lpush(key, raw)  # a doorbell too many is dropped
+                    break
+                if job is not None:
+                    return job, found[key]
+        finally:
+            cls.holding = False
+        raise StopRequested
 
     @classmethod
-    def _open(cls, raw: bytes, connection: redis.Redis) -> DoorbellJob | None:
+    def _open(cls, raw: bytes, queue: Queue, connection: redis.Redis) -> DoorbellJob | None:
         said = raw.decode("utf-8", "backslashreplace")
         try:
             job = DoorbellJob(raw.decode(), connection=connection, serializer=JSONSerializer)
             job.refresh()  # type: ignore[no-untyped-call]
+            if job.is_native and not cls._adopt(job, queue):
+                return None
             job.delivery()
         except redis.RedisError as error:
             if not str(error).startswith("WRONGTYPE"):
@@ -91,6 +115,22 @@ class DoorbellQueue(Queue):
             return None
         return job
 
+    @classmethod
+    def _adopt(cls, job: DoorbellJob, queue: Queue) -> bool:
+        """Make the record of a native producer's job at once: until then the message that was popped is all there is.
+        Raises InvalidMessage."""
+        execution = cls.worker.execution
+        if not execution.settings.adopt:
+            return True  # delivery() says what it is
+        name, args, kwargs = job.asked()
+        place, level = cls.places[queue.name]
+        delivery = execution.adopt(id=job.id, task=name, args=args, kwargs=kwargs, queue=place, priority=level)
+        if isinstance(delivery, Unrecorded):  # the worker stops, and the message goes back
+            log.warning("RQ job %s goes back to its queue: %s", job.id, delivery.reason)
+            return False
+        job.take_over(delivery)
+        return True
+
 
 class _Hooks(BaseWorker):
     """What our two workers share."""
@@ -98,6 +138,12 @@ class _Hooks(BaseWorker):
     qk: Worker
     max_connection_wait_time = 5.0
     stop_at: float | None = None
+    taken = 0
+    idle = False  # the queues are empty, and it was asked to end then
+
+    def serialize(self) -> dict[str, Any]:
+        """What RQ keeps of a worker, and that it is one of ours: a native one has no business on our queues."""
+        return {**super().serialize(), OURS: self.qk.name}
 
     # ---- a delivery -------------------------------------------------------------------------------------------------
 
@@ -153,6 +199,12 @@ class _Hooks(BaseWorker):
 
     # ---- the loop ---------------------------------------------------------------------------------------------------
 
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        found = super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        self.idle = found is None
+        self.taken += found is not None
+        return found
+
     def subscribe(self) -> None:
         """No remote commands: their thread would make each fork unsafe, and queuekit cancels by the record."""
 
@@ -174,9 +226,7 @@ class _Hooks(BaseWorker):
         self.stop_at = time.monotonic() + self.qk.settings.grace
         log.info("stopping: no new jobs, and %g s for the running one", self.qk.settings.grace)
         self._stop_requested = True
-        if not self.executions:
-            from rq.exceptions import StopRequested
-
+        if not self.executions and not DoorbellQueue.holding:
             raise StopRequested
 
     def _install_signal_handlers(self) -> None:
@@ -186,6 +236,12 @@ class _Hooks(BaseWorker):
 
 class HorseWorker(_Hooks, ForkingWorker):
     """A process for each job."""
+
+    def perform_job(self, job: Any, queue: Queue, execution: Execution) -> bool:
+        try:
+            return super().perform_job(job, queue, execution)
+        finally:
+            self.qk.execution.hooks.flush()  # the horse ends without exit handlers
 
     def execute_job(self, job: Any, queue: Queue) -> None:
         limit = job.timeout
@@ -277,14 +333,35 @@ def run(adapter: RqAdapter, worker: Worker) -> int:
 
 def _run_one(adapter: RqAdapter, worker: Worker, kind: type[HorseWorker | OneProcessWorker]) -> int:
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    serve(adapter, worker, kind, logging_level="WARNING")
+    return 0
+
+
+def serve(
+    adapter: RqAdapter,
+    worker: Worker,
+    kind: type[HorseWorker | OneProcessWorker],
+    *,
+    name: str | None = None,
+    max_jobs: int | None = None,
+    **options: Any,
+) -> int:
+    """Work until told to stop, or until `max_jobs` or RQ's other `options` for work() end it. How many jobs it took."""
+    names = DoorbellQueue.places = {
+        queue_name(adapter.settings.namespace, queue, level): (queue, level)
+        for level in reversed(BUCKETS)
+        for queue in worker.queues
+    }
     DoorbellQueue.worker = worker
-    namespace = adapter.settings.namespace
-    names = [queue_name(namespace, queue, level) for level in reversed(BUCKETS) for queue in worker.queues]
-    started = False
+    started = 0
+    taken = 0
     while not worker.stopping.is_set():
+        native = None
         try:
             native = kind(
-                names,
+                list(names),
+                # The name of one that an outage has ended is taken until RQ forgets it.
+                name=name if name is None or not started else f"{name}.{started}",
                 connection=adapter._connect(socket_connect_timeout=5.0, health_check_interval=0),
                 job_class=DoorbellJob,
                 queue_class=DoorbellQueue,
@@ -295,12 +372,45 @@ def _run_one(adapter: RqAdapter, worker: Worker, kind: type[HorseWorker | OnePro
             )
             native.qk = worker
             if not started:
+                refuse_native_workers(native)
                 native._install_signal_handlers()
                 worker.start()
-                started = True
                 log.info("RQ %s serves %s", kind.__name__, ", ".join(worker.queues))
-            native.work(logging_level="WARNING")
+            started += 1
+            native.work(max_jobs=None if max_jobs is None else max_jobs - taken, **options)
         except redis.RedisError as error:
             log.warning("the broker is away: %s", error)
+        if native is not None:
+            taken += native.taken
+            if native.idle or (max_jobs is not None and taken >= max_jobs):
+                break
         worker.stopping.wait(1.0)  # RQ's worker leaves for a broker's outage; this process does not
-    return 0
+    return taken
+
+
+def refuse_native_workers(native: HorseWorker | OneProcessWorker) -> None:
+    """A stock worker on our queues would run what it finds by its name, past every record. Raises ConfigError."""
+    for queue in native.queues:
+        for key in worker_registration.get_keys(queue):
+            fields = {as_text(name): as_text(value) for name, value in native.connection.hgetall(key).items()}
+            if not fields or OURS in fields or "death" in fields or _is_gone(fields):
+                continue
+            raise ConfigError(
+                f"the RQ worker {key.removeprefix(native.redis_worker_namespace_prefix)} (process {fields.get('pid')} "
+                f"on {fields.get('hostname')}) serves the queue {queue.name!r} and is none of queuekit's: it would run "
+                "jobs past their records. Stop it, or start it with `rq worker -w queuekit.adapters.rq.Worker` "
+                f"(RQ forgets one that was killed in {native.connection.ttl(key)} s)"
+            )
+
+
+def _is_gone(fields: dict[str, str]) -> bool:
+    """Whether it ran on this machine and does not any more. RQ remembers one that was killed for some minutes."""
+    if fields.get("hostname") != socket.gethostname() or not fields.get("pid", "").isdigit():
+        return False
+    try:
+        os.kill(int(fields["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
