@@ -1,12 +1,18 @@
 """Each kind of failure waits in its own way: the schedule is the same on every engine.
 
 QUEUEKIT_BACKEND=memory python smart_retry.py             here the waits take no time: the clock jumps
+
+QUEUEKIT_BACKEND=rq queuekit worker smart_retry.py --dev  here they do; set SCALE=0.05 for both, and they are short
+QUEUEKIT_BACKEND=rq python smart_retry.py
 """
 
 from __future__ import annotations
 
+import os
+
 from queuekit import Backoff, JobFailed, RetryPolicy, RetryRule, agent_task, current_job
 
+SCALE = float(os.environ.get("SCALE", "1"))  # 0.05: every wait twenty times as short, for a demonstration
 SMART = RetryPolicy(
     [
         RetryRule("category:rate_limit", Backoff(30, factor=2)),  # 30 s, 60 s, 120 s, ... or as Retry-After says
@@ -15,7 +21,7 @@ SMART = RetryPolicy(
         RetryRule("category:auth", action="fail"),  # a bad key gets no better
     ],
     max_attempts=6,  # the first run and five retries
-)
+).scaled(SCALE)
 
 
 class RateLimitError(Exception):
