@@ -1,13 +1,19 @@
-"""Sessions: tests, conformance, chaos, typing, lint, demo.
+"""Sessions: tests, conformance, chaos, typing, lint, docs, demo; and of what is shipped: artifact, extras, matrix.
 
 `nox -s tests-3.12`, or `nox --no-venv -s lint` in a virtual environment that has '.[dev]'.
 """
 
 from __future__ import annotations
 
+import re
+import shutil
+import tarfile
+import tomllib
+from pathlib import Path
+
 import nox
 
-nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.sessions = ["lint", "typing", "tests", "docs"]
 nox.options.default_venv_backend = "venv"
 
 PYTHONS = ["3.11", "3.12", "3.13"]
@@ -49,6 +55,15 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def monitors(session: nox.Session) -> None:
+    """docs/reference/states.md, compared with Flower, rq-dashboard and dramatiq_dashboard beside real workers."""
+    install(session, "test,monitors")
+    if session.virtualenv.is_sandboxed:
+        session.install("-q", "--no-deps", "dramatiq-dashboard==0.4.0")  # Jinja comes with rq-dashboard's Flask
+    session.run("python", "-m", "pytest", "tests/monitors", *session.posargs)
+
+
+@nox.session
 def typing(session: nox.Session) -> None:
     install(session, "dev")
     session.run("mypy", external=True)
@@ -68,3 +83,97 @@ def lint(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     install(session, "demo")
     session.run("queuekit", "demo", *session.posargs, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into docs/_build; a warning is an error. Its code blocks are run by tests/docs."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build", *session.posargs, external=True)
+
+
+# ---- the errors of real SDKs ---------------------------------------------------------------------------------------
+
+# What each set is: tests/exceptions/README.md. litellm pins openai 2 and stands in the way of newer ones.
+SDKS = {
+    "newest": [
+        "openai", "anthropic", "google-genai", "boto3", "httpx", "requests", "pydantic-ai-slim[openai,anthropic]",
+    ],
+    "litellm": ["litellm", "boto3"],
+    "oldest": [
+        "openai==2.8.0", "anthropic==0.74.0", "google-genai==1.51.0", "litellm==1.80.0", "boto3==1.41.0",
+        "httpx==0.28.1", "requests==2.32.5", "pydantic-ai-slim[openai,anthropic]==1.20.0",
+    ],
+}  # fmt: skip
+
+
+@nox.session
+@nox.parametrize("sdks", list(SDKS))
+def exceptions(session: nox.Session, sdks: str) -> None:
+    """What the SDKs' own code raises against an endpoint that misbehaves: the newest, and the oldest supported."""
+    session.install("-q", "-e", ".", "pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.115", *SDKS[sdks])
+    session.run("python", "-m", "pip", "list", "--format=freeze", silent=True)
+    # What the SDKs leave open is theirs.
+    session.run("python", "-m", "pytest", "-q", "-p", "no:unraisableexception", "tests/exceptions", *session.posargs)
+
+
+# ---- what is shipped -----------------------------------------------------------------------------------------------
+
+
+def build(session: nox.Session) -> tuple[Path, Path]:
+    """The wheel, made from the sdist as an index's users would; and the unpacked sdist without its sources."""
+    session.install("-q", "build")
+    folder = Path(session.create_tmp()).resolve()
+    for old in folder.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    session.run("python", "-m", "build", "-q", "--outdir", str(folder), silent=True)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as packed:
+        packed.extractall(folder, filter="data")
+    place = folder / sdist.name.removesuffix(".tar.gz")
+    shutil.rmtree(place / "src")
+    return wheel, place
+
+
+def oldest() -> list[str]:
+    """The lower bounds of pyproject.toml as pins."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for engine in ("celery", "rq", "dramatiq") for one in extras[engine])]
+    pins = [re.match(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?>=([^,;]+)", one) for one in wanted]
+    return [f"{pin[1]}=={pin[2].strip()}" for pin in pins if pin is not None]
+
+
+@nox.session
+def artifact(session: nox.Session) -> None:
+    """The tests against the installed wheel; the source tree is not there."""
+    wheel, place = build(session)
+    session.install("-q", f"{wheel}[test]")
+    with session.chdir(place):
+        session.run("python", "-m", "pytest", *(session.posargs or ["-n", "4", "--dist", "loadgroup"]))
+
+
+@nox.session
+@nox.parametrize("extra", ["none", "celery", "rq", "dramatiq"])
+def extras(session: nox.Session, extra: str) -> None:
+    """With no engine, or with one: what is there works, and what is not says what to install."""
+    wheel, place = build(session)
+    session.install("-q", str(wheel) if extra == "none" else f"{wheel}[{extra}]")
+    session.run("python", str(place / "tests" / "artifact" / "check_extra.py"), extra)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("versions", ["oldest", "newest"])
+def matrix(session: nox.Session, versions: str) -> None:
+    """Units, contracts and the conformance suite on one pool of each engine; the oldest of what pyproject allows, or
+    the newest."""
+    wheel, place = build(session)
+    session.install("-q", f"{wheel}[test]", *(oldest() if versions == "oldest" else ["--upgrade"]))
+    session.run("python", "-m", "pip", "list", "--format=freeze", silent=True)
+    targets = [f"--queuekit-backend={name}" for name in ("memory", "celery-prefork", "rq-worker", "dramatiq")]
+    with session.chdir(place):
+        session.run(
+            "python", "-m", "pytest", "-q", "-n", "4", "--dist", "loadgroup", *targets,
+            "tests/fundamentals", "tests/unit", "tests/properties", "tests/contracts",
+            "tests/conformance/test_conformance.py", *session.posargs,
+        )  # fmt: skip

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -139,6 +140,17 @@ def test_an_engine_that_is_not_installed_is_said_with_the_command(monkeypatch: p
         load_adapter("rq")
 
 
+def test_the_engine_of_another_package_is_no_extra_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "queuekit_sidekiq-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: queuekit-sidekiq\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[queuekit.adapters]\nsidekiq = queuekit_sidekiq:Adapter\n")
+    (tmp_path / "queuekit_sidekiq.py").write_text("import sidekiq\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="needs the package 'sidekiq', which is not installed: pip install sidekiq$"):
+        load_adapter("sidekiq")
+
+
 def test_an_unknown_adapter_is_refused() -> None:
     with pytest.raises(ConfigError, match="choose one of .*celery.*rq"):
         load_adapter("sidekiq")
@@ -199,6 +211,18 @@ def test_an_adapter_that_fails_does_not_undo_what_is_recorded(app: App) -> None:
 
 
 # ---- workers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_the_adapter_has_not_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App(Settings(backend="memory"))
+    monkeypatch.setattr(
+        type(app.adapter), "capabilities", replace(app.adapter.capabilities, refused={"forks": "they outlive it"})
+    )
+    with pytest.raises(ConfigError, match=r"pool='forks': the backend memory has caller: they outlive it$"):
+        app.worker(pool="forks")
+    with pytest.raises(ConfigError, match=r"pool='spoons': the backend memory has caller$"):
+        app.worker(pool="spoons")
+    assert app.worker(pool="caller").pool == "caller"
 
 
 def test_strict_refuses_what_a_pool_cannot_enforce() -> None:

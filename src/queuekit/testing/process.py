@@ -23,16 +23,23 @@ MARK = "QUEUEKIT_TEST_WORKER"  # in the environment of the worker and of all tha
 class WorkerProcess:
     """`queuekit worker MODULES`, in a process group of its own, with its output in a file.
 
+    Args:
+        command: another one in its place, such as ["rq", "worker", ...], found where this Python's scripts are.
+
     Its children and its steward are known by a mark in their environment, also after the parent is gone. That needs
     /proc: on other systems only the parent is known.
     """
 
-    def __init__(self, modules: Sequence[str], environ: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, modules: Sequence[str], environ: Mapping[str, str], folder: Path, *, command: Sequence[str] = ()
+    ) -> None:
         self._mark = secrets.token_hex(8)
         self.log = folder / f"worker-{self._mark}.log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "queuekit", "worker", *modules],
+                [str(Path(sys.executable).parent / command[0]), *command[1:]]
+                if command
+                else [sys.executable, "-m", "queuekit", "worker", *modules],
                 cwd=folder,
                 env={**environ, MARK: self._mark},
                 stdin=subprocess.DEVNULL,

@@ -80,20 +80,24 @@ class RabbitServer(Server):
 
     # ---- what is in it ----------------------------------------------------------------------------------------------
 
-    def queues(self) -> list[str]:
-        """The names of the queues of the virtual host /."""
+    def control(self, *command: str) -> str:
+        """What rabbitmqctl says to that. Raises CalledProcessError."""
         import subprocess
 
         name = f"queuekit{os.getpid()}x{self.port}@localhost"
         done = subprocess.run(
-            [str(self._binary.with_name("rabbitmqctl")), "-n", name, "-q", "list_queues", "name"],
+            [str(self._binary.with_name("rabbitmqctl")), "-n", name, "-q", *command],
             env={**os.environ, "HOME": str(self._folder)},
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-        return [line for line in done.stdout.splitlines() if line and line != "name"]
+        return done.stdout
+
+    def queues(self) -> list[str]:
+        """The names of the queues of the virtual host /."""
+        return [line for line in self.control("list_queues", "name").splitlines() if line and line != "name"]
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:

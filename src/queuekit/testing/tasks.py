@@ -149,6 +149,12 @@ def confidential(secret: str) -> str:
     return secret.upper()
 
 
+@agent_task(private=True, retry=RetryPolicy([RetryRule("category:connection", Backoff.fixed(0.1))], max_attempts=2))
+def confide_and_fail(secret: str) -> str:
+    """Its error quotes the argument, as an SDK's does."""
+    raise ConnectionResetError(f"could not send {secret}")
+
+
 @agent_task(keep_result=False)
 def thrown_away() -> str:
     return "nobody reads this"

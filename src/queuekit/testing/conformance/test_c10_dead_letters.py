@@ -82,7 +82,8 @@ class TestC10:
         """It failed on one engine; the App of another, on the same store, brings it back there."""
         bench = new_bench()
         other = next((name for name in ("celery", "rq", "dramatiq") if name != bench.target.backend), "rq")
-        foreign = App(Settings(**{**bench.settings, "backend": other, "pool": None}))
+        store = bench.settings["store_url"]  # RQ has no other broker than a Redis
+        foreign = App(Settings(**{**bench.settings, "backend": other, "broker_url": store, "pool": None}))
         with foreign.activate():
             job = tasks.without_policy.enqueue([])
             assert job.cancel("the other engine is gone")

@@ -1,4 +1,4 @@
-"""Celery on Redis: a list for each queue, of kombu's envelopes: JSON around a body in base64."""
+"""Celery on Redis: a list for each queue, of kombu's envelopes: JSON around a body in base64. On RabbitMQ: a queue."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import pickle
 import uuid
 from typing import TYPE_CHECKING, Any
-
-import redis
+from urllib.parse import urlsplit
 
 from queuekit.testing.raw import Bomb, header
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
     from queuekit.settings import Settings
 
+    Send = Callable[[bytes, Any, str], Callable[[], object]]  # a body, headers and a content type
+
 JSON = "application/json"
 PICKLE = "application/x-python-serialize"
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -25,29 +26,9 @@ EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 def messages(settings: Settings, queue: str, ran: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
     assert settings.broker_url is not None
-    client = redis.Redis.from_url(settings.broker_url)
     name = f"queuekit.{settings.namespace}.{queue}"
-
-    def push(raw: bytes | str) -> Callable[[], object]:
-        return lambda: client.lpush(name, raw)
-
-    def envelope(body: bytes, headers: Any, content_type: str = JSON) -> str:
-        return json.dumps(
-            {
-                "body": base64.b64encode(body).decode(),
-                "content-type": content_type,
-                "content-encoding": "binary" if content_type == PICKLE else "utf-8",
-                "headers": headers,
-                "properties": {
-                    "correlation_id": "foreign",
-                    "delivery_mode": 2,
-                    "delivery_info": {"exchange": "", "routing_key": name},
-                    "priority": 0,
-                    "body_encoding": "base64",
-                    "delivery_tag": str(uuid.uuid4()),
-                },
-            }
-        )
+    on_redis = not settings.broker_url.startswith("amqp")
+    send = _redis_send(settings.broker_url, name) if on_redis else _rabbitmq_send(settings.broker_url, name)
 
     def task(task: str, **more: Any) -> dict[str, Any]:
         return {"lang": "py", "task": task, "id": str(uuid.uuid4()), "root_id": "foreign", "retries": 0, **more}
@@ -57,18 +38,86 @@ def messages(settings: Settings, queue: str, ran: Path) -> Iterator[tuple[str, b
     bomb = pickle.dumps(Bomb(ran))
     add, ours = "queuekit.testing.tasks.add", header(settings, queue)
 
-    yield "not JSON", True, push(b"garbage")
-    yield "no text", True, push(b"\xff\xfe\x00")
-    yield "a pickle", True, push(bomb)
-    yield "JSON that is no envelope", True, push(b'[1, "two", null]')
-    yield "an empty envelope", True, push(b"{}")
-    yield "a body that is a pickle", True, push(envelope(bomb, task(add), PICKLE))
-    yield "a pickle under our header", True, push(envelope(bomb, task(add, queuekit=ours), PICKLE))
-    yield "a pickle that says it is JSON", True, push(envelope(bomb, task(add, queuekit=ours)))
-    yield "a body cut short", True, push(envelope(arguments[:-5], task(add, queuekit=ours)))
-    yield "a task that nobody declared", True, push(envelope(command, task("os.system")))
-    yield "another task under our header", True, push(envelope(command, task("os.system", queuekit=ours)))
-    yield "a task of ours without our header", True, push(envelope(arguments, task(add)))
-    yield "no headers", True, push(envelope(arguments, {}))
-    yield "headers that are none", True, push(envelope(arguments, ["task", add]))
-    client.close()
+    if on_redis:
+        push = _redis_push(settings.broker_url, name)
+        yield "not JSON", True, push(b"garbage")
+        yield "no text", True, push(b"\xff\xfe\x00")
+        yield "a pickle", True, push(bomb)
+        yield "JSON that is no envelope", True, push(b'[1, "two", null]')
+        yield "an empty envelope", True, push(b"{}")
+        yield "headers that are none", True, send(arguments, ["task", add], JSON)
+    else:
+        yield "an empty body", True, send(b"", {}, JSON)
+        yield "not JSON", True, send(b"garbage", task(add, queuekit=ours), JSON)
+        yield "no text", True, send(b"\xff\xfe\x00", task(add, queuekit=ours), JSON)
+        yield "a content type that nobody knows", True, send(b"x", task(add, queuekit=ours), "no/such-type")
+    yield "a body that is a pickle", True, send(bomb, task(add), PICKLE)
+    yield "a pickle under our header", True, send(bomb, task(add, queuekit=ours), PICKLE)
+    yield "a pickle that says it is JSON", True, send(bomb, task(add, queuekit=ours), JSON)
+    yield "a body cut short", True, send(arguments[:-5], task(add, queuekit=ours), JSON)
+    yield "a task that nobody declared", True, send(command, task("os.system"), JSON)
+    yield "another task under our header", True, send(command, task("os.system", queuekit=ours), JSON)
+    yield "a task of ours without our header", True, send(arguments, task(add), JSON)
+    yield "no headers", True, send(arguments, {}, JSON)
+
+
+def _redis_push(url: str, name: str) -> Callable[[bytes | str], Callable[[], object]]:
+    import redis
+
+    def push(raw: bytes | str) -> Callable[[], object]:
+        def put() -> None:
+            with redis.Redis.from_url(url) as client:
+                client.lpush(name, raw)
+
+        return put
+
+    return push
+
+
+def _redis_send(url: str, name: str) -> Send:
+    push = _redis_push(url, name)
+
+    def send(body: bytes, headers: Any, content_type: str) -> Callable[[], object]:
+        return push(
+            json.dumps(
+                {
+                    "body": base64.b64encode(body).decode(),
+                    "content-type": content_type,
+                    "content-encoding": "binary" if content_type == PICKLE else "utf-8",
+                    "headers": headers,
+                    "properties": {
+                        "correlation_id": "foreign",
+                        "delivery_mode": 2,
+                        "delivery_info": {"exchange": "", "routing_key": name},
+                        "priority": 0,
+                        "body_encoding": "base64",
+                        "delivery_tag": str(uuid.uuid4()),
+                    },
+                }
+            )
+        )
+
+    return send
+
+
+def _rabbitmq_send(url: str, name: str) -> Send:
+    def send(body: bytes, headers: Any, content_type: str) -> Callable[[], object]:
+        def put() -> None:
+            import amqp
+
+            parts = urlsplit(url)
+            with amqp.Connection(
+                f"{parts.hostname}:{parts.port or 5672}",
+                userid=parts.username or "guest",
+                password=parts.password or "guest",
+                confirm_publish=True,
+            ) as connection:
+                encoding = "binary" if content_type == PICKLE else "utf-8"
+                make: Any = amqp.Message  # its types are wrong
+                message = make(body, content_type=content_type, content_encoding=encoding, application_headers=headers)
+                channel: Any = connection.channel()
+                channel.basic_publish(message, routing_key=name, mandatory=True)
+
+        return put
+
+    return send
