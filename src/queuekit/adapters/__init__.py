@@ -65,7 +65,7 @@ class Capabilities:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def check_pool(self, pool: str, *, backend: str) -> None:
-        """Raises ConfigError for a pool that is not there, with the reason where one is given. App.worker() calls it."""
+        """App.worker() asks. Raises ConfigError for a pool that is not there, with the reason where one is given."""
         names = [one.name for one in self.pools]
         if pool not in names:
             why = f": {self.refused[pool]}" if pool in self.refused else ""

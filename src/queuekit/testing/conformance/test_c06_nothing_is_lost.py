@@ -24,6 +24,14 @@ class TestC6:
         bench.start_worker()
         assert [job.result(timeout=20) for job in jobs] == [1, 2, 3]
 
+    def test_a_route_is_first_in_first_out(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """A job that later ones have overtaken for a lease counts as lost."""
+        bench = new_bench()
+        jobs = tasks.add.enqueue_many([(n,) for n in range(8)])
+        bench.start_worker(concurrency=1)
+        began = [bench.ended(job).attempts[0].started_at for job in jobs]
+        assert began == sorted(began)
+
     def test_messages_that_were_deleted_are_found_missing(
         self,
         new_bench: Callable[..., WorkerBench],
