@@ -33,7 +33,7 @@ MOST_ATTEMPTS = {"follow": 6, "follow_async": 6, "without_policy": 3, "sleep": 3
 
 
 class Chaos:
-    def __init__(self, bench: WorkerBench, broker: RedisServer, seed: int) -> None:
+    def __init__(self, bench: WorkerBench, broker: Server, seed: int) -> None:
         self.bench, self.broker = bench, broker
         self.random = random.Random(seed)
         self.jobs: list[Job[Any]] = []
@@ -95,6 +95,8 @@ class Chaos:
         return any(self._delete() for _ in range(3))
 
     def _delete(self) -> bool:
+        if self.bench.target.broker == "rabbitmq":
+            return self.broker.lose_one(self.random)  # type: ignore[attr-defined]  # a RabbitServer
         import redis
 
         with redis.Redis.from_url(self.broker.url) as client:
@@ -102,10 +104,7 @@ class Chaos:
             return bool(keys) and client.lpop(self.random.choice(keys)) is not None
 
     def empty_the_broker(self) -> bool:
-        import redis
-
-        with redis.Redis.from_url(self.broker.url) as client:
-            client.flushall()
+        self.broker.empty()
         return True
 
     def restart_the_broker(self) -> bool:

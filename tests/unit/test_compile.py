@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from queuekit import Backoff, ConfigError, RetryPolicy, RetryRule, Settings, agent_task
+from queuekit import task as task_module
 from queuekit.adapters import Capabilities, Pool, load_adapter
 from queuekit.adapters.report import FAULTS, Level, Row, compile_task, refuse_faults, report, sample
 from queuekit.testing.target import find_targets
@@ -44,10 +45,6 @@ def fetch(url: str) -> str:
 
 @agent_task
 def plain() -> None: ...
-
-
-@agent_task(retry="nobody-knows-it")
-def unknown_policy() -> None: ...
 
 
 class Anonymous:
@@ -142,14 +139,23 @@ def test_options_of_a_copy_are_what_is_reported() -> None:
     assert rows["retry"].asked.startswith("2 attempts")
 
 
-def test_a_policy_that_nobody_knows_is_refused_with_the_reason() -> None:
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test declares is no task of a worker that a later test starts in this process."""
+    monkeypatch.setattr(task_module, "_registry", dict(task_module._registry))
+
+
+def test_a_policy_that_nobody_knows_is_refused_with_the_reason(forgotten: None) -> None:
+    @agent_task(name="test_compile.unknown_policy", retry="nobody-knows-it")
+    def unknown_policy() -> None: ...
+
     row = rows_of(unknown_policy, "forks")["retry"]
     assert row.level is Level.refused
     assert "nobody-knows-it" in row.why
     assert row.remedy
 
 
-def test_arguments_that_cannot_travel_are_refused() -> None:
+def test_arguments_that_cannot_travel_are_refused(forgotten: None) -> None:
     @agent_task(name="test_compile.cannot_travel")
     def cannot_travel(thing: threading.Event) -> None: ...
 

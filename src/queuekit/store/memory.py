@@ -257,7 +257,7 @@ class MemoryStore:
         with self._lock:
             for id, pseq in publications:
                 job = self._find(id)
-                if job is not None and job.pseq == pseq:
+                if job is not None and job.pseq == pseq and job.route == route:  # pseq counts for each route
                     job.outbox = None
 
     def mark(self, route: str, depth: int | None) -> None:

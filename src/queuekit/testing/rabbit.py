@@ -17,6 +17,7 @@ from queuekit.testing.servers import Server, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from random import Random
 
 __all__ = ["RabbitServer", "find_rabbitmq"]
 
@@ -112,6 +113,13 @@ class RabbitServer(Server):
         with self._channel() as channel:
             for name in names:
                 channel.queue_delete(name)
+
+    def lose_one(self, random: Random) -> bool:
+        """Take a waiting message out of some queue, and let it go. False: there is none."""
+        names = self.queues()
+        random.shuffle(names)
+        with self._channel() as channel:
+            return any(channel.basic_get(name, no_ack=True) is not None for name in names)
 
     def values(self) -> list[bytes]:
         """The bodies of the waiting messages, and their properties and headers as JSON. They stay where they are."""
