@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from queuekit.settings.readers import Duration, Names, Policies
     from queuekit.settings.sources import Place
 
-__all__ = ["Settings", "installed_backends", "load", "redact", "require_backend"]
+__all__ = ["Settings", "installed_backends", "load", "load_for_install", "redact", "require_backend"]
 
 DAY = 86400.0
 
@@ -372,3 +372,20 @@ def load(
             *from_files(Path.cwd() if cwd is None else Path(cwd)),
         ],
     )
+
+
+def load_for_install(backend: str, settings: Settings | None, overrides: Mapping[str, Any]) -> Settings:
+    """What an adapter's install() goes by: the settings given, or those of everywhere, for its own backend or memory.
+
+    Raises:
+        ConfigError: as load(); another backend is set.
+    """
+    given = load(explicit=overrides) if settings is None else settings.replace("install()", **overrides)
+    if given.backend is None:
+        given = given.replace("install()", backend=backend)
+    if given.backend not in {backend, "memory"}:
+        raise ConfigError(
+            f"install() is for the backend {backend}, and backend={given.backend!r} is set "
+            f"({given.source('backend')}): leave it out, or do not install"
+        )
+    return given

@@ -13,7 +13,7 @@ from celery import Celery
 
 from queuekit.app import App, current_app, has_default, use_default
 from queuekit.errors import ConfigError
-from queuekit.settings import load
+from queuekit.settings import load_for_install
 
 if TYPE_CHECKING:
     from queuekit.settings import Settings
@@ -46,14 +46,7 @@ def install(app: Any, settings: Settings | None = None, **overrides: Any) -> App
         raise ConfigError(f"install({app!r}): give a celery.Celery")
     if app in installed:
         raise ConfigError("install(app) was called for this Celery app already: call it once, where the app is made")
-    given = load(explicit=overrides) if settings is None else settings.replace("install()", **overrides)
-    if given.backend is None:
-        given = given.replace("install()", backend="celery")
-    if given.backend not in {"celery", "memory"}:
-        raise ConfigError(
-            f"install() is for the backend celery, and backend={given.backend!r} is set ({given.source('backend')}): "
-            "leave it out, or do not install"
-        )
+    given = load_for_install("celery", settings, overrides)
     ours = App(given, celery=app if given.backend == "celery" else None)
     if not has_default():
         use_default(ours)

@@ -48,23 +48,13 @@ def install(broker: dramatiq.Broker, settings: Settings | None = None, **overrid
             cannot be said as one URL.
     """
     from queuekit.app import App
-    from queuekit.settings import load
+    from queuekit.settings import load_for_install
 
     if not isinstance(broker, dramatiq.Broker):
         raise ConfigError(f"install({broker!r}): give a dramatiq.Broker")
     if any(isinstance(one, Beside) for one in broker.middleware):
         raise ConfigError("install(broker) was called for this broker already: call it once, where the broker is made")
-    if settings is None:
-        settings = load(explicit=overrides)
-    elif overrides:
-        settings = settings.replace("install()", **overrides)
-    if settings.backend is None:
-        settings = settings.replace("install()", backend="dramatiq")
-    if settings.backend not in {"dramatiq", "memory"}:
-        raise ConfigError(
-            f"install() is for the backend dramatiq, and backend={settings.backend!r} is set "
-            f"({settings.source('backend')}): leave it out, or do not install"
-        )
+    settings = load_for_install("dramatiq", settings, overrides)
     if settings.backend == "dramatiq" and settings.broker_url is None:
         settings = settings.replace("the broker given to install()", broker_url=_url_of(broker))
     app = _make_default(App(settings.resolve(), dramatiq=broker), broker, overrides)

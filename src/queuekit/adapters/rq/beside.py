@@ -26,7 +26,7 @@ from queuekit.adapters.rq.job import DoorbellJob
 from queuekit.adapters.rq.worker import DoorbellQueue, HorseWorker, OneProcessWorker, serve
 from queuekit.errors import ConfigError
 from queuekit.message import BUCKETS
-from queuekit.settings import load, redact
+from queuekit.settings import load, load_for_install, redact
 from queuekit.task import registered_tasks
 
 if TYPE_CHECKING:
@@ -61,14 +61,7 @@ def install(connection: redis.Redis, settings: Settings | None = None, **overrid
     from queuekit.app import App, has_default, use_default
 
     native = check(connection)
-    settings = load(explicit=overrides) if settings is None else settings.replace("install()", **overrides)
-    if settings.backend is None:
-        settings = settings.replace("install()", backend="rq")
-    if settings.backend not in {"rq", "memory"}:
-        raise ConfigError(
-            f"install() is for the backend rq, and backend={settings.backend!r} is set "
-            f"({settings.source('backend')}): leave it out, or do not install"
-        )
+    settings = load_for_install("rq", settings, overrides)
     if settings.backend == "rq" and settings.broker_url is None:
         settings = settings.replace("the connection given to install()", broker_url=url_of(native))
     app = App(settings.resolve(), redis=native)
