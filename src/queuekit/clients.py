@@ -3,6 +3,11 @@ cluster."""
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -11,7 +16,7 @@ from queuekit.errors import ConfigError
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["connect", "one_try", "open_cluster", "refuse_cluster"]
+__all__ = ["await_name", "connect", "names_in_time", "one_try", "open_cluster", "refuse_cluster"]
 
 
 def one_try(timeout: float) -> dict[str, Any]:
@@ -41,11 +46,85 @@ def connect(url: str, *, setting: str = "broker_url", **options: Any) -> redis.R
     if url.startswith("sentinel://"):
         return _by_sentinel(url, options)
     try:
-        return redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, **options))
+        pool = redis.ConnectionPool.from_url(url, **options)
+        pool.connection_class = names_in_time(pool.connection_class)
+        return redis.Redis(connection_pool=pool)
     except ValueError as error:
         raise ConfigError(
             f"{setting} cannot be read: {error}; give redis://HOST:PORT/DB, rediss:// or unix://"
         ) from None
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+def names_in_time(base: type[Any]) -> type[Any]:
+    """A class of redis-py's connections whose socket_connect_timeout covers the look-up of the host's name as well: the
+    system waits for a name server that does not answer for 10 s and more, whatever a socket's timeout is."""
+    import redis
+
+    class Connection(base):  # type: ignore[misc]  # the class follows from the URL's scheme
+        socket_connect_timeout: float | None
+
+        def connect(self) -> None:
+            host, whole = getattr(self, "host", None), self.socket_connect_timeout
+            if host is None or not whole:  # a Unix socket, or no hurry
+                super().connect()
+                return
+            began = time.monotonic()
+            try:
+                await_name(host, whole)
+            except TimeoutError as error:
+                raise redis.TimeoutError(str(error)) from None
+            self.socket_connect_timeout = max(whole - (time.monotonic() - began), whole / 10)
+            try:
+                super().connect()
+            finally:
+                self.socket_connect_timeout = whole
+
+    return Connection
+
+
+def await_name(host: str, timeout: float) -> None:
+    """Wait until the system knows the host's address, or that there is none. Raises TimeoutError."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            socket.inet_pton(family, host)
+            return
+    with _lock:
+        looked_up = _looking_up.get(host)
+        if looked_up is None:  # one look-up a name, however many wait for it: it cannot be called off
+            looked_up = _looking_up[host] = threading.Event()
+            threading.Thread(target=_look_up, args=[host, looked_up], name="queuekit-dns", daemon=True).start()
+    if not looked_up.wait(timeout):
+        raise TimeoutError(f"no name server has answered for {host!r} in {timeout:.1f} s")
+
+
+def _look_up(host: str, done: threading.Event) -> None:
+    try:
+        # What it says, an error too, is for whoever connects: they ask again, at a name server that answers.
+        with suppress(OSError, UnicodeError):
+            socket.getaddrinfo(host, None)
+    finally:
+        with _lock:
+            _looking_up.pop(host, None)
+        done.set()
+
+
+_lock = threading.Lock()
+_looking_up: dict[str, threading.Event] = {}
+
+
+def _after_fork() -> None:  # the threads are the parent's
+    global _lock
+    _lock = threading.Lock()
+    _looking_up.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+# ---- several hosts -------------------------------------------------------------------------------------------------
 
 
 def _by_sentinel(url: str, options: dict[str, Any]) -> redis.Redis:

@@ -48,7 +48,7 @@ def make_broker():
         return RabbitmqBroker(url=url, middleware=middleware, confirm_delivery=True)
     from dramatiq.brokers.redis import RedisBroker
 
-    return RedisBroker(url=url, middleware=middleware)
+    return RedisBroker(url=url, middleware=middleware, **json.loads(os.environ.get("SHOP_OPTIONS", "{}")))
 
 
 broker = make_broker()

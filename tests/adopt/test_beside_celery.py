@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from celery_owner import HERE, Owner  # noqa: E402  # after the check that Celer
 
 from queuekit import JobStatus  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
+from queuekit.testing.bench import SLACK  # noqa: E402
+from queuekit.testing.outages import BACK  # noqa: E402
+from queuekit.testing.proxy import Proxy  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,9 +89,10 @@ def test_a_warm_stop_gives_native_tasks_their_time_and_ours_the_grace(owner: Own
     worker = owner.start("-P", pool, grace=0.5)
     # Where there are only threads, what blocks keeps the process until it ends, native or not.
     ours = tasks.sleep if pool == "prefork" else tasks.sleep_async
-    native, job = owner.send("shop.sleep", 2.5), ours.enqueue(60)
+    native = owner.send("shop.sleep", 2.5)
+    owner.until(lambda: owner.events("sleep"), "the native task runs")  # or ours would take both slots before it
+    job = ours.enqueue(60)
     later = [ours.enqueue(60) for _ in range(3)]
-    owner.until(lambda: owner.events("sleep"), "the native task runs")
     owner.started(job)
     worker.terminate()
     assert worker.wait(30) == 0
@@ -176,6 +181,25 @@ def test_a_broker_that_is_restarted_meanwhile(tmp_path: Path, new_server: Any, q
         owner.close()
 
 
+def test_a_broker_that_goes_silent_for_ever(tmp_path: Path, new_server: Any, queuekit_server: RedisServer) -> None:
+    """With the remedy that check() names: without it the app's own connection keeps the worker's loop."""
+    server = new_server()
+    options = {"socket_timeout": 5, "socket_connect_timeout": 5, "health_check_interval": 5}
+    with Proxy(server.port) as proxy:
+        owner = Owner(tmp_path, proxy.url(server.url), queuekit_server.url)
+        try:
+            with owner.app.activate():
+                worker = owner.start(environ={"SHOP_SETTINGS": json.dumps({"broker_transport_options": options})})
+                assert tasks.add.enqueue(1).result(timeout=60) == 2
+                proxy.silence()
+                proxy.restore(old="silent")
+                assert tasks.add.enqueue(2).result(timeout=BACK + SLACK) == 3
+                assert worker.exit_code is None
+                assert "socket_timeout" not in worker.said()
+        finally:
+            owner.close()
+
+
 INSTALLED = """
 import celery_shop
 before = celery_shop.settings()
@@ -200,3 +224,38 @@ def test_a_producer_installs_it_without_a_worker_and_without_a_change(owner: Own
         [sys.executable, "-c", INSTALLED], env=owner.environ(), cwd=HERE, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_job_longer_than_the_apps_visibility_timeout_runs_once(owner: Owner) -> None:
+    """A native task that acknowledges late is delivered again while it runs; ours goes by a connection of its own."""
+    options = {"visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    changed = {
+        "broker_transport_options": options,
+        "task_acks_late": True,
+        "task_time_limit": None,
+        "task_soft_time_limit": None,
+    }
+    owner.start(environ={"SHOP_SETTINGS": json.dumps(changed)})
+    job = tasks.sleep.enqueue(9)
+    native = owner.send("shop.sleep", 9)
+    assert native.get(timeout=60) == 9
+    owner.until(lambda: len(owner.events("sleep")) > 1, "or this test would show nothing: the native task ran again")
+    assert job.result(timeout=60) == "slept"
+    assert [one.outcome for one in job.info().attempts] == ["succeeded"]
+    assert len(owner.journal.entries(job.id, "start")) == 1
+
+
+def test_a_job_that_kills_the_worker_runs_alone_next(owner: Owner) -> None:
+    """In a process of its own beside the threads, which has queuekit's tasks from the same modules."""
+    first = owner.start("-P", "threads")
+    job = tasks.without_policy.enqueue(["killed", "killed"])
+    owner.until(lambda: first.exit_code is not None, "it kills the worker")
+    second = owner.start("-P", "threads")
+    native = owner.send("shop.sleep", 2.5)
+    assert job.result(timeout=60) == "attempt 3"
+    assert [one.outcome for one in job.info().attempts] == ["lost", "lost", "succeeded"]
+    pids = [entry.pid for entry in owner.journal.entries(job.id, "start")]
+    assert pids[0] == first.pid
+    assert second.pid not in pids
+    assert second.exit_code is None
+    assert native.get(timeout=30) == 2.5

@@ -22,8 +22,11 @@ import queuekit.app as apps  # noqa: E402
 from queuekit import App, Settings  # noqa: E402
 from queuekit.adapters.dramatiq import install  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
+from queuekit.testing.bench import SLACK  # noqa: E402
 from queuekit.testing.journal import VARIABLE, Journal  # noqa: E402
+from queuekit.testing.outages import BACK  # noqa: E402
 from queuekit.testing.process import WorkerProcess  # noqa: E402
+from queuekit.testing.proxy import Proxy  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -241,6 +244,38 @@ def test_a_native_actor_that_outlasts_ours_is_waited_for(shop: Shop) -> None:
     assert [attempt.outcome for attempt in job.info().attempts] == ["released"]
 
 
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_a_broker_that_goes_silent_for_ever(
+    broker: str, shop_on: Callable[[str], Shop], request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue("queuekit_server" if broker == "redis" else "queuekit_rabbitmq")
+    with Proxy(server.port) as proxy:
+        shop = shop_on(proxy.url(server.url if broker == "redis" else "amqp://guest:guest@127.0.0.1:1/%2F"))
+        worker = shop.start()
+        assert tasks.add.enqueue(1).result(timeout=60) == 2
+        proxy.silence()
+        proxy.restore(old="silent")
+        assert tasks.add.enqueue(2).result(timeout=BACK + SLACK) == 3
+        assert worker.exit_code is None
+
+
+def test_a_job_longer_than_the_brokers_heartbeat_timeout_runs_once(shop: Shop) -> None:
+    """The system's own maintenance, with each of its commands, takes us for dead while all our threads are busy, and
+    pushes again what they hold: a worker beside is free to take it."""
+    options = {"SHOP_OPTIONS": json.dumps({"heartbeat_timeout": 2000, "maintenance_chance": 1_000_000})}
+    shop.start(environ=options)
+    jobs = [tasks.sleep.enqueue(8) for _ in range(2)]
+    for job in jobs:
+        shop.started(job)
+    shop.start(environ=options)
+    after = tasks.add.enqueue(1)
+    assert [job.result(timeout=60) for job in [*jobs, after]] == ["slept", "slept", 2]
+    time.sleep(1)
+    for job in [*jobs, after]:
+        assert [one.outcome for one in job.info().attempts] == ["succeeded"]
+        assert len(shop.journal.entries(job.id, "start")) == 1
+
+
 def test_each_process_has_a_steward_and_a_killed_one_loses_nothing(shop: Shop) -> None:
     worker = shop.start("--processes", "2")
     shop.until(lambda: len(worker.stewards()) == 2, "two stewards")
@@ -338,3 +373,17 @@ def test_the_actor_of_a_task_can_be_sent(which: str, request: pytest.FixtureRequ
     shop.until(lambda: shop.app.store.get(message.message_id), "it has a record")
     assert tasks.add.job(message.message_id).result(timeout=40) == 9
     adopting.close()
+
+
+def test_a_job_that_kills_the_worker_runs_alone_next(shop: Shop) -> None:
+    """In a process of its own beside the threads, which has queuekit's tasks from the same modules."""
+    first = shop.start()
+    job = tasks.without_policy.enqueue(["killed", "killed"])
+    shop.until(lambda: first.exit_code is not None, "it kills the worker, and Dramatiq's command ends with it")
+    second = shop.start()
+    native = shop.send("double", 4)
+    assert job.result(timeout=60) == "attempt 3"
+    assert [one.outcome for one in job.info().attempts] == ["lost", "lost", "succeeded"]
+    assert shop.result(native) == 8
+    assert second.exit_code is None
+    assert len({entry.pid for entry in shop.journal.entries(job.id, "start")}) == 3

@@ -24,9 +24,12 @@ from rq.serializers import JSONSerializer  # noqa: E402
 
 from queuekit import App, Job, Settings  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
+from queuekit.testing.bench import SLACK  # noqa: E402
 from queuekit.testing.journal import Journal  # noqa: E402
+from queuekit.testing.outages import BACK  # noqa: E402
 from queuekit.testing.plugin import a_server  # noqa: E402
 from queuekit.testing.process import WorkerProcess, send  # noqa: E402
+from queuekit.testing.proxy import Proxy  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,6 +179,25 @@ def test_max_jobs_ends_it_too(beside: Beside) -> None:
     worker = beside.rq("-w", OURS, "--max-jobs", "2", "default")
     assert worker.wait(40) == 0
     assert [str(job.status()) for job in jobs] == ["succeeded", "succeeded", "queued"]
+
+
+def test_a_broker_that_goes_silent_for_ever(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ's own command leaves for an outage; with ours its worker goes on."""
+    with Proxy(server.port) as proxy:
+        made = Beside(server, tmp_path)
+        monkeypatch.setenv("QUEUEKIT_TEST_JOURNAL", str(made.journal.path))
+        try:
+            with made.app.activate():
+                worker = made.rq("-w", OURS, "--url", proxy.url(server.url), "default")
+                assert tasks.add.enqueue(1).result(timeout=40) == 2
+                proxy.silence()
+                proxy.restore(old="silent")
+                assert tasks.add.enqueue(2).result(timeout=BACK + SLACK) == 3
+                assert worker.exit_code is None
+        finally:
+            made.close()
 
 
 # ---- stopping ------------------------------------------------------------------------------------------------------

@@ -107,6 +107,14 @@ def _about_workers(conf: Any) -> Iterator[Finding]:
             "put the options into queuekit's broker_url: rediss://...?ssl_ca_certs=/path/ca.pem",
         )
     options = conf.broker_transport_options or {}
+    on_redis = any(str(url or "").startswith(("redis", "sentinel")) for url in (conf.broker_url, conf.broker_read_url))
+    if on_redis and options.get("socket_timeout") is None:
+        yield Finding(
+            "broker_transport_options['socket_timeout']",
+            None,
+            "when the broker goes silent, without a reset, the connection waits for ever, and the whole worker with it",
+            'broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 5, "health_check_interval": 5}',
+        )
     if options.get("global_keyprefix"):
         yield Finding(
             "broker_transport_options",

@@ -44,11 +44,11 @@ TRANSPORT_ALIASES["queuekit"] = "queuekit.adapters.celery.transport:Transport"  
 log = logging.getLogger("queuekit.celery")
 
 CONNECT: Final = 1  # seconds that an attempt to connect may keep the worker's loop
-ANSWER: Final = 10.0  # seconds
+ANSWER: Final = {True: 5.0, False: 10.0}  # seconds, on Redis and on RabbitMQ: meanwhile the worker's loop waits
 AGAIN: Final = 2.0  # seconds between two attempts to connect
 ASIDE_AGAIN: Final = 1.0  # seconds between two attempts to put a message aside
 PATIENCE: Final = 2.0  # seconds that a message waits here for a slot
-HEARTBEAT: Final = 30  # seconds; RabbitMQ
+HEARTBEAT: Final = 8  # seconds; RabbitMQ. After two without a sign of life the connection is given up
 
 
 class DoorbellRequest(Request):  # type: ignore[misc]  # Celery has no types
@@ -192,11 +192,12 @@ class Link:
         broker = self.broker
         transport.Transport.aside = self.put_aside_text
         options = {"ssl": broker.ssl} if broker.ssl is not None else {}
+        broker.await_name(CONNECT)
         self._connection = Connection(
             broker.url("queuekit"),
             heartbeat=self._heartbeat,
             connect_timeout=CONNECT,
-            transport_options=broker.transport_options(ANSWER),
+            transport_options=broker.transport_options(ANSWER[broker.is_redis]),
             **options,
         )
         self._connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)

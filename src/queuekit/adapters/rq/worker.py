@@ -362,7 +362,10 @@ def serve(
                 list(names),
                 # The name of one that an outage has ended is taken until RQ forgets it.
                 name=name if name is None or not started else f"{name}.{started}",
-                connection=adapter._connect(socket_connect_timeout=5.0, health_check_interval=0),
+                # Without a timeout said here a worker of RQ's own command brings its 415 s: for one silent BLPOP.
+                connection=adapter._connect(
+                    socket_timeout=POLL + 10.0, socket_connect_timeout=5.0, health_check_interval=0
+                ),
                 job_class=DoorbellJob,
                 queue_class=DoorbellQueue,
                 serializer=JSONSerializer,

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from queuekit.testing import tasks
 from queuekit.testing.bench import LEASE, pauses
 from queuekit.testing.process import send
+from queuekit.testing.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from queuekit import Job
     from queuekit.testing.bench import Bench, WorkerBench
+    from queuekit.testing.servers import RedisServer, Server
 
 
 class TestC4:
@@ -80,6 +84,60 @@ class TestC4:
         job = tasks.spin.enqueue(2 * LEASE)
         assert [one.outcome for one in workers.ended(job).attempts] == ["succeeded"]
         assert len(workers.journal.entries(job.id, "start")) == 1
+
+    def test_a_connection_that_breaks_under_a_job(
+        self, new_bench: Callable[..., WorkerBench], new_broker: Callable[[], Server]
+    ) -> None:
+        """The broker has its message back, and delivers it again, to a worker that is free too."""
+        broker = new_broker()
+        with Proxy(broker.port) as proxy:
+            bench = new_bench(
+                broker_url=proxy.url(broker.url), store_url=new_bench().settings["store_url"], enqueue_timeout=2.0
+            )
+            bench.start_worker()
+            bench.start_worker()
+            jobs: list[Job[Any]] = [tasks.sleep.enqueue(4.0), tasks.sleep_async.enqueue(4.0)]
+            for job in jobs:
+                bench.started(job)
+            for _ in range(2):
+                proxy.cut()
+                time.sleep(1.0)
+            jobs.append(tasks.add.enqueue(1))
+            for job in jobs:
+                assert [one.outcome for one in bench.ended(job).attempts] == ["succeeded"]
+            bench.settle()
+            assert [len(bench.journal.entries(job.id, "start")) for job in jobs] == [1, 1, 1]
+
+    def test_a_host_that_pauses_loses_nothing(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """All is stopped for longer than the lease, and nobody else is there: when it goes on, so does the job."""
+        bench = new_bench(lease=1.5)
+        worker = bench.start_worker()
+        for task in (tasks.sleep, tasks.sleep_async):
+            job = task.enqueue(3.0)
+            bench.started(job)
+            pids = worker.freeze()
+            time.sleep(3.5)
+            send(signal.SIGCONT, *pids)
+            assert [one.outcome for one in bench.ended(job).attempts] == ["succeeded"]
+            assert len(bench.journal.entries(job.id, "start")) == 1
+
+    def test_a_store_that_pauses_loses_nothing(
+        self, new_bench: Callable[..., WorkerBench], new_server: Callable[[], RedisServer]
+    ) -> None:
+        """Whoever could not beat for reasons that are not its own is not dead. Two workers: neither reaps the other."""
+        store = new_server()
+        bench = new_bench(store_url=store.url, lease=1.5)
+        bench.start_worker()
+        bench.start_worker()
+        jobs = [task.enqueue(2.0) for task in (tasks.sleep, tasks.sleep_async)]
+        for job in jobs:
+            bench.started(job)
+        store.freeze()
+        time.sleep(4.0)
+        store.thaw()
+        for job in jobs:
+            assert [one.outcome for one in bench.ended(job).attempts] == ["succeeded"]
+            assert len(bench.journal.entries(job.id, "start")) == 1
 
     def test_a_frozen_worker_comes_too_late(self, new_bench: Callable[..., WorkerBench]) -> None:
         """All its processes are stopped for longer than the lease: the job runs elsewhere, and what the first one

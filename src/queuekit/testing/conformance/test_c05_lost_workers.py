@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from queuekit.testing import tasks
 from queuekit.testing.bench import LEASE, SLACK
+from queuekit.testing.process import send
 from queuekit.testing.report import NOT_APPLICABLE
 
 if TYPE_CHECKING:
@@ -59,6 +61,42 @@ class TestC5:
         workers.until(lambda: job.info().attempts[0].outcome == "lost", "the attempt is ended", within=2 + SLACK)
         assert [one.outcome for one in workers.ended(job).attempts] == ["lost", "succeeded"]
         assert (workers.worker.pid, workers.worker.exit_code) == (parent, None)
+
+    @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT], ids=["segfault", "abort"])
+    def test_the_process_that_runs_it_crashes(self, workers: WorkerBench, number: signal.Signals) -> None:
+        """A child, or the worker itself where that runs the jobs."""
+        job = tasks.sleep.enqueue(1.5)
+        entry = workers.started(job)
+        os.kill(entry.pid, number)
+        workers.until(lambda: job.info().attempts[0].outcome == "lost", "the attempt is ended", within=2 + SLACK)
+        if entry.pid == workers.worker.pid:
+            workers.worker.wait(10)
+        workers.ensure_worker()
+        assert [one.outcome for one in workers.ended(job).attempts] == ["lost", "succeeded"]
+
+    def test_a_child_is_killed_while_there_is_no_steward(self, workers: WorkerBench) -> None:
+        """The next steward learns from the record which processes ran attempts."""
+        if not workers.target.pool.processes:
+            pytest.skip(NOT_APPLICABLE + f"the pool {workers.target.pool_name!r} has no child processes")
+        job = tasks.sleep.enqueue(1.5)
+        entry = workers.started(job)
+        send(signal.SIGKILL, *workers.worker.stewards(), entry.pid)
+        workers.until(
+            lambda: job.info().attempts[0].outcome == "lost", "the attempt is ended", within=LEASE + 2 + SLACK
+        )
+        assert [one.outcome for one in workers.ended(job).attempts] == ["lost", "succeeded"]
+        assert workers.worker.exit_code is None
+
+    def test_a_worker_takes_nothing_while_its_steward_does_not_beat(self, workers: WorkerBench) -> None:
+        """What it took would be lost after a lease. It goes on by itself."""
+        stewards = workers.worker.stewards()
+        send(signal.SIGSTOP, *stewards)
+        time.sleep(LEASE + 0.5)
+        job = tasks.add.enqueue(1)
+        time.sleep(1.0)
+        assert not workers.journal.entries(job.id)
+        send(signal.SIGCONT, *stewards)
+        assert [one.outcome for one in workers.ended(job).attempts] == ["succeeded"]
 
     def test_the_steward_is_killed(self, workers: WorkerBench) -> None:
         """Its worker starts another one: a retry needs it."""

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from queuekit.testing import tasks
 from queuekit.testing.bench import LEASE, SLACK
+from queuekit.testing.outages import outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,3 +107,18 @@ class TestC6:
         job = tasks.add.options(delay=0.4, expires=0.2).enqueue(1)
         assert bench.ended(job).status == "cancelled"
         assert not bench.journal.entries(job.id)
+
+    @pytest.mark.parametrize(("how", "seconds"), [("refused", 5.0), ("silent for ever", 10.0)])
+    @pytest.mark.parametrize("what", ["broker", "store"])
+    def test_an_outage(
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
+        what: str,
+        how: str,
+        seconds: float,
+    ) -> None:
+        """Several leases long. What was open may never answer again, nor be reset; enqueue keeps its word meanwhile
+        (C7), a job that runs is not run again (C4), and workers consume within 30 s of the return."""
+        outage(new_bench, new_broker(), new_server(), what=what, how=how, seconds=seconds)

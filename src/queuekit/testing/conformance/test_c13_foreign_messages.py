@@ -188,3 +188,27 @@ class TestC13:
         bench.start_worker()
         assert bench.until(lambda: bench.journal.entries(job.id, "start"), "it runs")
         assert job.result(timeout=20) == 6
+
+    def test_the_store_comes_back_empty_under_a_worker(
+        self,
+        new_bench: Callable[..., WorkerBench],
+        new_broker: Callable[[], Server],
+        new_server: Callable[[], RedisServer],
+    ) -> None:
+        """Its log says so; what it runs can be recorded nowhere; what waits in the broker it takes as it is set to."""
+        broker, store = new_broker(), new_server()
+        bench = new_bench(broker_url=broker.url, store_url=store.url, store_lost="adopt")
+        worker = bench.start_worker()
+        blockers = [tasks.sleep.enqueue(3.0) for _ in range(bench.settings["concurrency"])]
+        for blocker in blockers:
+            bench.started(blocker)
+        jobs = tasks.add.enqueue_many([(n,) for n in range(3)])
+        store.restart(empty=True)
+        for job in jobs:
+            bench.started(job, within=30)
+        assert [job.result(timeout=20) for job in jobs] == [1, 2, 3]
+        bench.settle()
+        ids = [job.id for job in blockers] + [job.id for job in jobs]
+        assert [len(bench.journal.entries(id, "start")) for id in ids] == [1] * len(ids)
+        assert "the store came back empty" in worker.said()
+        assert worker.exit_code is None
