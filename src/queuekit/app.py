@@ -371,6 +371,8 @@ class App:
             from queuekit.adapters.report import refuse_faults
 
             refuse_faults(self.adapter, registered_tasks(), pool or self.adapter.capabilities.default_pool, settings)
+        capabilities = self.adapter.capabilities
+        runs = next((one for one in capabilities.pools if one.name == (pool or capabilities.default_pool)), None)
         return Worker(
             self.store,
             settings,
@@ -380,6 +382,7 @@ class App:
             concurrency=concurrency or settings.concurrency,
             pool=pool,
             hooks=self.hooks,
+            shared=runs is not None and runs.concurrent and not runs.processes,
         )
 
 

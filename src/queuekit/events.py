@@ -60,7 +60,7 @@ class EventKind(StrEnum):
     lost = "lost"
     """The worker or process of the attempt is gone. `delay` None: the job has ended; failed or cancelled follows."""
     released = "released"
-    """The attempt was handed back and does not count: the worker stopped, or it did not know the task."""
+    """The attempt was handed back and does not count: its worker stopped, knew no such task, or died with others."""
     throttled = "throttled"
     """The job was held back by a limit. Nothing limits jobs yet: no such event is told so far."""
 
@@ -305,6 +305,8 @@ def settled(record: Record) -> list[JobEvent]:
         reason = event.reason if record.status is JobStatus.failed else record.reason
         duration = None if lost else event.duration
         told.append(replace(event, kind=EventKind(record.status.value), reason=reason, delay=None, duration=duration))
+    elif end["outcome"] == "released":
+        told.append(replace(event, kind=EventKind.released))
     elif not lost:
         told.append(replace(event, kind=EventKind.retried))
     return told

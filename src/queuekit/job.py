@@ -67,9 +67,10 @@ class Attempt:
         number: from 1. A released attempt does not count: the next one carries its number again.
         worker: the worker incarnation that ran it.
         outcome: "running", "succeeded", "retried", "failed", "lost" (its worker died), "cancelled", or "released"
-            (handed back by a worker that stopped, or that did not know the task).
+            (handed back by a worker that stopped, or that did not know the task; or lost as the last one, with others).
         error_type: the qualified name of the exception's class.
         delay: seconds until the next attempt could start, where there is one.
+        company: how many other attempts were lost with it, in the same process or with the whole worker.
     """
 
     number: int
@@ -83,6 +84,7 @@ class Attempt:
     category: Category | None = None
     delay: float | None = None
     reason: str | None = None
+    company: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class Record:
 
     Attributes:
         version: of the record's own fields; 0 for those that were made before they were numbered.
+        suspect: its last attempt was lost, so that it runs alone next. 1: in a process of its own; 2: also as the only
+            one of that kind on its worker, since it was lost with others again. 0: it is none.
     """
 
     id: str
@@ -131,6 +135,7 @@ class Record:
     cancel_requested: str | None = None
     runs: tuple[tuple[Mapping[str, Any], Mapping[str, Any] | None], ...] = field(default=())
     version: int = RECORD_VERSION
+    suspect: int = 0
 
     def attempts(self) -> tuple[Attempt, ...]:
         return tuple(_attempt(start, end) for start, end in self.runs)
@@ -171,4 +176,5 @@ def _attempt(start: Mapping[str, Any], end: Mapping[str, Any] | None) -> Attempt
         category=Category(category) if category else None,
         delay=said.get("delay"),
         reason=said.get("reason"),
+        company=said.get("company", 0),
     )

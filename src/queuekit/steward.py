@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from queuekit.adapters import BrokerAway
 from queuekit.events import Hooks, load_hooks
@@ -31,11 +31,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuekit.settings import Settings
-    from queuekit.store import Store
+    from queuekit.store import Beat, Store
 
 __all__ = ["Steward", "main"]
 
 log = logging.getLogger("queuekit.steward")
+
+SAY_AGAIN: Final = 30.0  # seconds between two lines about the same outage
+
+TOGETHER: Final = 0.2  # seconds in which processes die that die together
+
+
+class _Outage:
+    """Says that something cannot be done for now: at once, then seldom, and when it can be again."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._since = self._said = 0.0
+
+    def goes_on(self, error: Exception) -> None:
+        now = time.monotonic()
+        self._since = self._since or now
+        if not self._said or now - self._said >= SAY_AGAIN:
+            self._said = now
+            log.warning("no %s: %s", self._what, error)
+
+    def over(self) -> None:
+        if self._since:
+            log.warning("the first %s for %.0f s", self._what, time.monotonic() - self._since)
+            self._since = self._said = 0.0
 
 
 class _Watched:
@@ -67,7 +91,8 @@ class _Watched:
 class Steward:
     """The steward of one worker. `end` is a file descriptor that is readable once the worker has closed its side.
 
-    `hooks` loads what is told of lost attempts: beside the beats, since it imports the user's code.
+    `hooks` loads what is told of lost attempts: beside the beats, since it imports the user's code. `epoch`: the
+    store's, as the worker knows it; it is another one once the store came back empty.
     """
 
     def __init__(
@@ -80,6 +105,7 @@ class Steward:
         end: int,
         hooks: Callable[[], Hooks] = Hooks,
         about: str = "",
+        epoch: str = "",
     ) -> None:
         self.store, self.ticker = store, ticker
         self.worker, self.parent, self.settings, self.about = worker, parent, settings, about
@@ -87,6 +113,8 @@ class Steward:
         self._end = end
         self._watched.poll.register(end, select.POLLIN | select.POLLHUP)
         self._running: set[str] = set()
+        self._epoch = epoch
+        self._no_beat, self._no_tick = _Outage("beat"), _Outage("tick")
         self._leaving = False
         self._now = threading.Event()  # tick at once
         self._load_hooks = hooks
@@ -108,25 +136,49 @@ class Steward:
         readable, _, _ = select.select([self._end], [], [], 0)
         return bool(readable and not os.read(self._end, 1024)) or not is_alive(self.parent)
 
+    def _dies_too(self) -> bool:
+        """Whether the worker goes as well, of whose processes one is gone: its own death takes them along, and can be
+        seen after theirs. One that died alone is to blame for it."""
+        time.sleep(TOGETHER)
+        return self._parent_gone()
+
     def _beat(self) -> None:
         try:
             dead = [process for process in self._running if not is_alive(process)]
+            if dead and self._dies_too():
+                return  # and leaves: they were lost together
             beat = self.store.beat(self.worker, dead=dead)
             if not beat.alive:
-                log.warning("worker %s was taken for gone, and its attempts were ended: a new lease", self.worker)
-                beat = self.store.beat(self.worker, start=True, about=self.about)
+                beat = self._start_anew()
+            if not self._epoch:
+                self._epoch = self.store.epoch()
             self._running = set(beat.processes)
             self._watched.keep(self._running | {self.parent})
             for id in beat.lost:
                 log.warning("job %s: the process that ran its attempt has died", id, extra={"job_id": id})
                 self._lost.put(id)
+            self._no_beat.over()
             if dead:
                 log.debug("worker %s: processes that ran attempts have ended: %s", self.worker, ", ".join(dead))
                 self._now.set()  # by the other thread: whatever there is to publish, the beats go on
         except StoreAway as error:
-            log.warning("no beat: %s", error)
+            self._no_beat.goes_on(error)
             self._watched.keep({self.parent})
             time.sleep(self.settings.tick)
+
+    def _start_anew(self) -> Beat:
+        epoch = self.store.epoch()
+        if self._epoch in {"", epoch}:
+            log.warning("worker %s was taken for gone, and its attempts were ended: a new lease", self.worker)
+        else:
+            what = "is run" if self.settings.store_lost == "adopt" else "goes to quarantine"
+            log.warning(
+                "the store came back empty (epoch %s, %s before): what was recorded is lost with it. A job whose "
+                "message is still in the broker %s (store_lost)", epoch, self._epoch, what
+            )  # fmt: skip
+        beat = self.store.beat(self.worker, start=True, about=self.about)
+        self._epoch = epoch
+        return beat
 
     def _leave(self) -> None:
         until = time.monotonic() + self.settings.lease
@@ -157,8 +209,9 @@ class Steward:
             while not self._lost.empty():
                 self.ticker.tell([self._lost.get()])
             self.ticker.tick()
+            self._no_tick.over()
         except (StoreAway, BrokerAway) as error:
-            log.warning("no tick: %s", error)
+            self._no_tick.goes_on(error)
         except Exception:
             log.exception("a tick failed")
 
@@ -193,6 +246,7 @@ def main() -> int:
         end,
         hooks=lambda: _hooks(settings.hooks, path),
         about=order["about"],
+        epoch=order["epoch"],
     ).run()
     return 0
 

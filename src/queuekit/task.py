@@ -133,6 +133,11 @@ class Task(Generic[P, R, C]):
             self._codecs[limit] = Codec(self.fn, task=self.name, limit=limit)
         return self._codecs[limit]
 
+    @property
+    def module(self) -> str:
+        """The module of its function, by the name under which another process imports it."""
+        return _main_module(self.fn) if self.fn.__module__ in _MAIN else self.fn.__module__
+
     def check_importable(self) -> None:
         """Raises ConfigError for a task of which no worker could ever know."""
         if self._unimportable is not None:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from queuekit.execution import Execution
+from queuekit.execution.apart import Apart
 from queuekit.processes import process_name
 from queuekit.store import StoreAway
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from queuekit.events import Hooks
+    from queuekit.execution import Held
     from queuekit.settings import Settings
     from queuekit.store import Store
     from queuekit.task import Task
@@ -38,6 +40,7 @@ log = logging.getLogger("queuekit")
 LONGEST_PAUSE: Final = 10.0  # seconds between two starts of a steward that ends each time
 LIVED: Final = 15.0  # seconds after which a steward that ends counts as a new misfortune
 STEWARD_LEAVES: Final = 3.0  # seconds for it to leave in
+FIRST_LEASE: Final = 6.0  # seconds at least, since on a busy machine its steward may be so long in coming
 
 
 class Worker:
@@ -49,6 +52,8 @@ class Worker:
         concurrency: how many jobs at a time; None: what the engine's pool does by itself.
         pool: the engine's word for how it runs tasks; None: the adapter's default.
         stopping: set by the adapter when the worker is asked to stop.
+        shared: its process runs several jobs at a time, so that a suspect gets a process of its own.
+        modules: those that `queuekit worker` was told to import.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Worker:
         concurrency: int | None = None,
         pool: str | None = None,
         hooks: Hooks | None = None,
+        shared: bool = False,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -71,19 +77,25 @@ class Worker:
         self.pool = pool
         self.name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
         self.stopping = threading.Event()
+        self.shared = shared
+        self.modules: Sequence[str] = ()
+        # A codec that was given as an object is in this process alone.
+        apart = shared and (settings.codec is None or isinstance(settings.codec, str))
         self.execution = Execution(
             store,
             settings,
             find=find,
             worker=lambda: self.name,
-            renew=self.renew,
+            renew=self._await_lease,
             stopping=self.stopping,
             hooks=hooks,
+            apart=self._start_apart if apart else None,
         )
         self._steward: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
         self._pid = os.getpid()
         self._born = self._pause = 0.0
+        self._epoch = ""  # of the store, when the lease was opened
         self._find = find
 
     def another(self) -> Worker:
@@ -97,13 +109,23 @@ class Worker:
             concurrency=1,
             pool=self.pool,
             hooks=self.execution.hooks,
+            shared=self.shared,
         )
 
     # ---- the lease --------------------------------------------------------------------------------------------------
 
+    def _await_lease(self) -> None:
+        """For a claim that finds no lease. The steward opens another, as soon as it reaches the store; until then
+        nothing is taken, since nobody would beat for it: it would be lost after a lease, again and again."""
+        raise StoreAway("the worker's lease is over, and its steward has not opened another yet", sent=False)
+
     def renew(self) -> None:
-        """Open the lease, or open it again. Raises StoreAway."""
-        self.store.beat(self.name, start=True, about=self.about)
+        """Open the first lease. Raises StoreAway."""
+        # A tick that ends nothing: from the first lease on the store knows since when nobody ticks. An outage that
+        # begins before the steward's first tick is a discontinuity too.
+        self.store.reap(0)
+        self.store.beat(self.name, start=True, first=FIRST_LEASE, about=self.about)
+        self._epoch = self.store.epoch()
 
     @property
     def about(self) -> str:
@@ -123,6 +145,26 @@ class Worker:
                     return False
             else:
                 return True
+
+    def _start_apart(self, held: Held) -> Apart:
+        """A process for a suspect. It finds the tasks where this one did. Raises OSError."""
+        assert held.task is not None
+        assert held.apart is not None
+        level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+        return Apart(
+            {
+                "settings": self.settings.to_json(),
+                "worker": self.name,
+                "path": sys.path,
+                "modules": list(dict.fromkeys([*self.modules, held.task.module, *self.settings.modules])),
+                "own_command": bool(self.modules),
+                "log_level": level if level in logging.getLevelNamesMapping() else "INFO",
+                "bell": held.apart.bell.to_header(),
+                "args": held.apart.args,
+                "kwargs": held.apart.kwargs,
+                "token": held.token,
+            }
+        )
 
     # ---- the steward ------------------------------------------------------------------------------------------------
 
@@ -158,7 +200,7 @@ class Worker:
         finally:
             os.close(read)
         order: dict[str, Any] = {"settings": self.settings.to_json(), "worker": self.name, "about": self.about}
-        order["parent"] = process_name()
+        order |= {"parent": process_name(), "epoch": self._epoch}
         if self.settings.hooks:
             order["path"] = sys.path  # where they are found
         try:

@@ -168,10 +168,15 @@ def test_chaos(
     for job in chaos.jobs:
         info = job.info()
         name = info.task.rpartition(".")[2]
-        numbers = [one.number for one in info.attempts]
+        # A last attempt that was lost with others does not count, and is made once more, alone.
+        spared = Counter(one.number for one in info.attempts if one.outcome == "released" and one.company)
+        assert sum(spared.values()) <= 2, info
+        numbers = [one.number for one in info.attempts if one.outcome != "released"]
         assert numbers == list(range(1, len(numbers) + 1)), info
         assert len(numbers) <= MOST_ATTEMPTS[name], info
-        assert all(one.outcome in {"retried", "lost"} for one in info.attempts[:-1]), info
+        assert all(one.outcome in {"retried", "lost", "released"} for one in info.attempts[:-1]), info
+        for one in info.attempts:  # or the process in which it was to run alone was killed before it began
+            assert one.outcome != "released" or one.company or "cannot run it alone" in (one.reason or ""), info
         last = info.attempts[-1]
         assert last.outcome in ({"succeeded"} if info.status == "succeeded" else {"failed", "lost"}), info
         for one, after in zip(info.attempts, info.attempts[1:], strict=False):
@@ -179,7 +184,7 @@ def test_chaos(
             assert after.started_at >= one.ended_at, info
             assert (after.started_at - one.ended_at).total_seconds() >= (one.delay or 0) - 0.001, info
         starts = Counter(entry.attempt for entry in bench.journal.entries(job.id, "start"))
-        assert all(count == 1 for count in starts.values()), f"an attempt began twice: {job.id}: {starts}"
+        assert all(n <= 1 + spared[one] for one, n in starts.items()), f"an attempt began twice: {job.id}: {starts}"
     assert all(bench.app.adapter.depth(route) is not None for route in bench.app.store.routes(bench.target.backend))
 
 

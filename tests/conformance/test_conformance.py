@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from queuekit.testing.conformance.test_c01_one_module import *  # noqa: F403
 from queuekit.testing.conformance.test_c02_attempts import *  # noqa: F403
+from queuekit.testing.conformance.test_c02_crash_loops import *  # noqa: F403
 from queuekit.testing.conformance.test_c03_delays import *  # noqa: F403
 from queuekit.testing.conformance.test_c04_fence import *  # noqa: F403
 from queuekit.testing.conformance.test_c05_lost_workers import *  # noqa: F403

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -352,10 +353,14 @@ def test_a_worker_that_stops_lets_its_threads_end_and_gives_back_what_they_did_n
     worker = dramatiq.Worker(broker, worker_timeout=1, worker_threads=1)
     worker.start()
     assert begun.wait(SOON)
+    until = time.monotonic() + SOON
+    while not worker.work_queue.qsize():  # the second one is taken too, and waits behind the first
+        assert time.monotonic() < until
+        time.sleep(0.001)
     (thread,) = worker.workers
     told = thread.stop
     thread.stop = lambda: (told(), let_go.set())
-    worker.stop(timeout=20_000)
+    worker.stop(timeout=120_000)
     assert calls == [("ack", first), ("requeue", second)]
 
 

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from queuekit.job import TERMINAL, TRANSITIONS, JobStatus
-from queuekit.store import Beat, Claimed, Early, IfEnded, NewJob, NoLease, Query, RouteCount, Taken, Unseen
+from queuekit.store import Beat, Claimed, Early, IfEnded, NewJob, NoLease, Query, RouteCount, Suspect, Taken, Unseen
 from queuekit.store.ends import write_end
 from queuekit.store.memory import MemoryStore
 from queuekit.store.redis import RedisStore
@@ -78,11 +78,11 @@ def failures(state: str) -> int:
     return int(state or 0)
 
 
-def plan(state: str, outcome: str, delay: float) -> IfEnded:
+def plan(state: str, outcome: str, delay: float, *, spare: bool = True) -> IfEnded:
     """What the policy of these jobs says when an attempt fails that began in this state: three attempts in all."""
     n = failures(state) + 1
     if n >= MAX_ATTEMPTS:
-        return IfEnded(None, "", write_end(outcome), f"{outcome} {n} times")
+        return IfEnded(None, "", write_end(outcome), f"{outcome} {n} times", spare)
     return IfEnded(delay, str(n), write_end(outcome, delay=delay), "")
 
 
@@ -126,7 +126,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def with_token(self, call: Callable[[Store], T]) -> T:
         answer = self.both(call)
-        if not isinstance(answer, (Early, NoLease, Unseen)):  # those are of the moment
+        if not isinstance(answer, (Early, NoLease, Suspect, Unseen)):  # those are of the moment
             self.again = (call, answer)
         return answer
 
@@ -145,7 +145,8 @@ class StoreMachine(RuleBasedStateMachine):
             "delay": 0.5,
             **more,
         }
-        lost, limit = (plan(asked["seen"], outcome, asked.pop("delay", 0.5)) for outcome in ("lost", "failed"))
+        how = {"delay": asked.pop("delay"), "spare": asked.pop("spare", True)}
+        lost, limit = (plan(asked["seen"], outcome, **how) for outcome in ("lost", "failed"))
         return self.with_token(
             lambda store: store.claim(
                 id=id, pseq=pseq, route=route, worker=worker, token=token, on_lost=lost, on_limit=limit, **asked
@@ -154,6 +155,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def record(self, id: str) -> Record | None:
         return self.memory.get(id)
+
+    def runs_on(self, id: str, worker: str) -> bool:
+        return self.memory._jobs[id].worker == worker
 
     def jobs(self, *statuses: str) -> list[str]:
         return [id for id, job in self.memory._jobs.items() if job.status in statuses]
@@ -239,12 +243,23 @@ class StoreMachine(RuleBasedStateMachine):
         process=st.sampled_from(PROCESSES),
         timeout=st.sampled_from([None, None, 1.0]),
         delay=delays,
+        alone=st.booleans(),
+        spare=st.sampled_from([True, True, False]),
     )
-    def deliver(self, which: int, worker: str, process: str, timeout: float | None, delay: float) -> None:
+    def deliver(
+        self,
+        which: int,
+        worker: str,
+        process: str,
+        timeout: float | None,
+        delay: float,
+        alone: bool = True,
+        spare: bool = True,
+    ) -> None:
         """A worker hears a doorbell: the newest or an old one, once or again."""
         bell, token = self.bells[-1 - which % len(self.bells)], f"t{len(self.attempts)}-{next(numbers)}"
         before = self.record(bell[0])
-        more: dict[str, Any] = {"process": process, "timeout": timeout, "delay": delay}
+        more: dict[str, Any] = {"process": process, "timeout": timeout, "delay": delay, "alone": alone, "spare": spare}
         answer = self.claim(bell, token, worker, **more)
         if isinstance(answer, NoLease):
             self.both(lambda store: store.beat(worker, start=True))
@@ -257,6 +272,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert before.status not in TERMINAL | {JobStatus.running}
             assert before.due is None or before.due * 1000 <= self.clock.ms + 0.001
             assert answer.number == before.attempt + 1
+            assert alone or not before.suspect
+            beside = [self.memory._jobs[id].suspect for id in self.jobs("running") if self.runs_on(id, worker)]
+            assert beside.count(2) <= 1 or before.suspect < 2
             self.attempts.append((bell[0], token, answer.state))
 
     @precondition(lambda self: self.jobs("running"))
@@ -511,6 +529,26 @@ class StoreMachine(RuleBasedStateMachine):
         open_runs = [n for n, (_, end) in enumerate(record.runs) if end is None]
         assert open_runs == ([len(record.runs) - 1] if record.status is JobStatus.running else [])
         assert (record.finished is not None) is (record.status in TERMINAL)
+        assert record.suspect in ((0,) if record.status in TERMINAL else (0, 1, 2))
+        if before is not None and len(before.runs) == len(record.runs) and record.status is not JobStatus.running:
+            self.is_justly_ended(before, record)
+
+    def is_justly_ended(self, before: Record, record: Record) -> None:
+        """A loss makes a suspect, of the last attempt too; one that died with others ends no job before the third time
+        that this happens to it."""
+        start, end = record.runs[-1] if record.runs else (None, None)
+        if before.status is not JobStatus.running or end is None:
+            return
+        if end["outcome"] == "lost" and record.status is JobStatus.failed and end.get("company"):
+            assert before.suspect == 2 or not self.may_spare(record.id)
+        if end["outcome"] == "released" and "company" in end:
+            assert end["company"] > 0
+            assert record.suspect == before.suspect + 1
+        if end["outcome"] == "lost" and record.status is JobStatus.retrying:
+            assert record.suspect > 0
+
+    def may_spare(self, id: str) -> bool:
+        return self.memory._jobs[id].plans["lost"].spare
 
     def can_be_found_again(self, indexes: dict[str, dict[str, int]]) -> None:
         """A job that has not ended is in one place, the same one in both stores: due, on its way, or held by a worker

@@ -251,6 +251,18 @@ def test_a_lost_attempt(app: App, told: Recorder) -> None:
     assert (failed.duration, failed.delay, failed.category) == (None, None, Category.lost)
 
 
+def test_a_last_attempt_that_was_lost_with_others_is_released(app: App, told: Recorder) -> None:
+    jobs = [do.options(retry=RetryPolicy(max_attempts=1)).enqueue("fine") for _ in range(2)]
+    for job in jobs:
+        start(app, job)
+    tell(app, app.store.leave("memory"))
+    for job in jobs:
+        assert told.kinds(job.id) == ["enqueued", "released1"]
+        last = told.of(job.id)[-1]
+        assert (last.duration, last.category, last.delay) == (0.0, Category.lost, None)
+        assert last.reason == "its worker died with 1 other running: it does not count, and the job runs alone next"
+
+
 def test_a_lost_attempt_of_a_job_to_be_cancelled(app: App, told: Recorder) -> None:
     job = do.enqueue("fine")
     start(app, job)

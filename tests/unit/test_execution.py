@@ -36,8 +36,10 @@ from queuekit.execution import (
     Succeeded,
     Unrecorded,
 )
+from queuekit.execution.apart import read_outcome, write_outcome
 from queuekit.job import JobStatus
 from queuekit.message import Message, Publication
+from queuekit.retry import describe_error
 from queuekit.store import NewJob, StoreAway, Unreadable
 from queuekit.store.ends import write_end
 from queuekit.store.memory import MemoryStore
@@ -428,6 +430,150 @@ def test_a_lost_attempt_follows_the_plan_of_its_policy(bench: Bench) -> None:
 
 
 # ---- a store that is away ------------------------------------------------------------------------------------------
+
+
+def test_a_plan_may_be_spared_where_only_its_attempts_are_used_up(bench: Bench) -> None:
+    def plans(policy: RetryPolicy) -> tuple[float | None, bool]:
+        lost, limit = bench.execution._plans(policy, "j", "")
+        assert not limit.spare
+        return lost.delay, lost.spare
+
+    assert plans(RetryPolicy(max_attempts=1)) == (None, True)
+    assert plans(RetryPolicy(max_attempts=2)) == (0.0, False)
+    assert plans(RetryPolicy(on_lost="fail", max_attempts=1)) == (None, False)
+    assert plans(RetryPolicy([RetryRule("category:lost", action="fail")])) == (None, False)
+    assert plans(RetryPolicy([RetryRule("category:lost", Backoff.fixed(1))], max_attempts=1)) == (None, True)
+
+
+# ---- suspects ------------------------------------------------------------------------------------------------------
+
+
+class FakeApart:
+    """A process that says what it is told to."""
+
+    pid = 1
+
+    def __init__(self, *said: dict[str, Any], code: int = 0) -> None:
+        self.said, self.code = list(said), code
+        self.killed = False
+        self.told: list[Any] = []
+
+    def hear(self) -> dict[str, Any] | None:
+        if not self.said:
+            raise EOFError
+        return self.said.pop(0)
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def cancel(self, reason: str) -> None:
+        self.told.append(reason)
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def end(self) -> int:
+        return self.code
+
+
+def suspected(bench: Bench, process: FakeApart | OSError, **job: Any) -> tuple[Execution, Delivery]:
+    """An execution that shares its process, and the delivery of a job that was lost before."""
+    delivery = bench.job(**job)
+    assert isinstance(bench.another("gone").claim(delivery), Held)
+    bench.store.leave("gone")
+
+    def apart(held: Held) -> Any:
+        if isinstance(process, OSError):
+            raise process
+        return process
+
+    shared = Execution(
+        bench.store,
+        bench.settings,
+        find=bench.execution._find,
+        worker=lambda: "w",
+        renew=lambda: bench.store.beat("w", start=True) and None,  # type: ignore[func-returns-value]
+        stopping=bench.stopping,
+        apart=apart,
+    )
+    return shared, delivery
+
+
+def test_a_suspect_runs_apart_and_its_outcome_is_told_here(bench: Bench) -> None:
+    process = FakeApart({"claimed": 2, "started": 1_000_000.0}, {"outcome": "Succeeded", "text": "7"})
+    shared, delivery = suspected(bench, process)
+    held = shared.claim(delivery)
+    assert isinstance(held, Held)
+    assert held.apart == delivery
+    assert bench.status() == "retrying"  # the process claims it
+    assert shared.run(held) == Succeeded(7, "7")
+    assert shared.attendant.running() == []
+
+
+def test_without_a_process_of_its_own_it_runs_nowhere_here(bench: Bench) -> None:
+    shared, delivery = suspected(bench, OSError("no more processes"))
+    outcome = shared.execute(delivery)
+    assert outcome == Released("this worker cannot start a process to run it alone in: no more processes")
+    record = bench.store.get("j")
+    assert record is not None
+    assert (record.status, record.attempt, record.suspect) == (JobStatus.queued, 1, 1)
+
+
+def test_a_process_that_ends_before_it_has_claimed(bench: Bench) -> None:
+    shared, delivery = suspected(bench, FakeApart(code=3))
+    outcome = shared.execute(delivery)
+    assert outcome == Released("this worker cannot run it alone: the process for it ended at once (3)")
+
+
+def test_a_process_that_was_stopped_before_it_has_claimed(bench: Bench) -> None:
+    shared, delivery = suspected(bench, FakeApart())
+    bench.stopping.set()
+    assert shared.execute(delivery) == Unrecorded("the worker stops")
+
+
+def test_a_process_that_dies_is_for_the_steward(bench: Bench) -> None:
+    shared, delivery = suspected(bench, FakeApart({"claimed": 2, "started": 1_000_000.0}, code=-9))
+    assert shared.execute(delivery) == Stale()
+
+
+def test_what_this_worker_does_not_know_needs_no_process(bench: Bench) -> None:
+    shared, delivery = suspected(bench, OSError("must not be started"))
+    shared._find = lambda _: None
+    outcome = shared.execute(delivery)
+    assert outcome == Released("this worker does not know the task 'execution.do'")
+
+
+def test_another_suspect_here_makes_it_wait(bench: Bench) -> None:
+    shared, delivery = suspected(bench, FakeApart())
+    bench.store._jobs["j"].suspect = 2
+    beside = bench.job(id="k")
+    assert isinstance(shared.claim(beside), Held)
+    bench.store._jobs["k"].suspect = 2
+    assert shared.execute(delivery) == Dropped("it runs alone next, and another such job runs here")
+
+
+def test_outcomes_travel_as_json() -> None:
+    for outcome in (
+        Succeeded({"a": [1]}, '{"a": [1]}'),
+        Succeeded(None, None),
+        Dropped("why"),
+        Unrecorded("why"),
+        Released("why"),
+        Ended("why"),
+        Stale(),
+    ):
+        assert read_outcome(json.loads(json.dumps(write_outcome(outcome)))) == outcome
+    try:
+        raise LookupError("no page")
+    except LookupError as error:
+        told = [Retried(2.5, "again", error), Failed("enough", error)]
+    for one in told:
+        found = read_outcome(json.loads(json.dumps(write_outcome(one))))
+        assert isinstance(found, type(one))
+        assert isinstance(found, (Retried, Failed))
+        assert found.reason == one.reason
+        assert (describe_error(found.error).error_type, str(found.error)) == ("builtins.LookupError", "no page")
+        assert 'raise LookupError("no page")' in found.error.__notes__[0]
 
 
 class Away:

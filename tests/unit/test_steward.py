@@ -17,7 +17,7 @@ import pytest
 
 from queuekit import App, Settings, agent_task
 from queuekit.processes import is_alive, process_name
-from queuekit.steward import Steward
+from queuekit.steward import Steward, _Outage
 from queuekit.store import Beat, StoreAway
 from queuekit.testing.servers import RedisServer, find_server
 
@@ -187,6 +187,21 @@ def test_a_killed_child_is_seen_while_its_parent_lives(app: App, parent: Parent)
     assert not gone(parent.steward)
 
 
+def test_children_that_die_with_their_worker_have_died_together(app: App, parent: Parent) -> None:
+    """Whichever of these deaths is seen first: one that died alone would be to blame."""
+    jobs = [job(app) for _ in range(2)]
+    children = [parent.do(f"forked({bell!r})") for _, bell in jobs]
+    parent.pids.update(children)
+    until(lambda: [runs(app, id) for id, _ in jobs] == [["running"]] * 2, "the children have claimed")
+    time.sleep(0.2)  # the steward has heard of both by then
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    parent.kill()
+    until(lambda: [runs(app, id) for id, _ in jobs] == [["lost"]] * 2, "their attempts are lost")
+    records = [app.store.get(id) for id, _ in jobs]
+    assert [record.attempts()[0].company for record in records if record] == [1, 1]
+
+
 def test_a_child_that_outlives_its_parent_does_not_hide_its_death(app: App, parent: Parent) -> None:
     id, bell = job(app)
     parent.do(f"claim({bell!r})")
@@ -303,11 +318,15 @@ class FakeStore:
     def __init__(self) -> None:
         self.beats, self.dead, self.left, self.away = 0, [""], 0, 0
         self.processes: tuple[str, ...] = ()
+        self.known, self.name = True, "first"
 
     def beat(self, worker: str, *, start: bool = False, dead: Any = (), about: str = "") -> Beat:
         self.beats += 1
         self.dead += dead
-        return Beat(True, tuple(one for one in self.processes if one not in self.dead))
+        return Beat(start or self.known, tuple(one for one in self.processes if one not in self.dead))
+
+    def epoch(self) -> str:
+        return self.name
 
     def leave(self, worker: str) -> list[str]:
         if self.away:
@@ -369,6 +388,40 @@ def test_beats_go_on_while_a_tick_takes_its_time(here: InProcess) -> None:
     until(lambda: "1:0" in here.store.dead, "the dead process is told of")
     beats = here.store.beats
     until(lambda: here.store.beats > beats + 3, "the beats go on")
+
+
+def test_an_outage_is_said_at_its_begin_seldom_and_at_its_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("queuekit.steward.time.monotonic", lambda: now)
+    outage = _Outage("tick")
+    outage.over()
+    for _ in range(100):  # one each half second
+        outage.goes_on(StoreAway("away", sent=False))
+        now += 0.5
+    outage.over()
+    outage.over()
+    outage.goes_on(StoreAway("away", sent=False))
+    assert [one.getMessage() for one in caplog.records] == [
+        "no tick: away",
+        "no tick: away",
+        "the first tick for 50 s",
+        "no tick: away",
+    ]
+
+
+def test_a_store_that_came_back_empty_is_told_from_a_lease_that_was_lost(
+    here: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    until(lambda: here.store.beats, "it beats")
+    for said, epoch in [("taken for gone", "first"), ("came back empty (epoch second, first before)", "second")]:
+        here.store.name, here.store.known = epoch, False
+        until(lambda said=said: said in caplog.text, said)  # type: ignore[misc]
+        here.store.known = True
+        beats = here.store.beats
+        until(lambda beats=beats: here.store.beats > beats + 1, "it goes on")  # type: ignore[misc]
+    assert "goes to quarantine (store_lost)" in caplog.text
 
 
 def test_it_leaves_when_the_pipe_is_closed_even_if_the_store_is_away(here: InProcess) -> None:

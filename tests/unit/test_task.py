@@ -112,6 +112,14 @@ def test_a_bad_value_is_refused_at_declaration(options: dict[str, Any], said: st
     assert find_task("unit.bad") is None
 
 
+def test_the_module_of_a_task_is_the_one_that_another_process_imports(tmp_path: Path) -> None:
+    text = "from queuekit import agent_task\n@agent_task(name='x')\ndef f(): ...\nprint(f.module)\n"
+    (tmp_path / "jobs.py").write_text(text)
+    for command in (["jobs.py"], ["-m", "jobs"], ["-c", "import jobs"]):
+        said = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert said.stdout == "jobs\n"
+
+
 def test_options_make_a_copy() -> None:
     copy = plain.options(id="a", delay=3, priority=9)
     assert (copy.request.id, copy.request.delay, copy.request.priority) == ("a", 3.0, 9)

@@ -201,3 +201,12 @@ def test_quarantine_waits_for_the_store_until_the_worker_stops(worker: Worker, m
     monkeypatch.setattr(worker.store, "quarantine", away)
     worker.stopping.set()
     assert not worker.quarantine("raw", "why")
+
+
+def test_only_the_start_opens_a_lease(worker: Worker) -> None:
+    """A claim that finds none waits for the steward: nobody would beat for what it took."""
+    worker.start()
+    worker.store.leave(worker.name)
+    with pytest.raises(StoreAway, match="its steward has not opened another"):
+        worker.execution._renew()
+    assert not worker.store.beat(worker.name).alive

@@ -214,13 +214,15 @@ def _running(task: Task[..., Any, Any], pool: Pool, settings: Settings, capabili
         ),
     )
     then = "the job fails" if again == "fail" else "it runs again as a counted attempt"
-    with_it = "this job alone" if pool.processes else "the worker, with all that runs in it"
+    with_it, next_time = "this job alone" if pool.processes else "the worker, with all that runs in it", ""
+    if again != "fail" and pool.concurrent and not pool.processes:
+        next_time = "; what was lost so runs in a process of its own next"
     yield Row(
         "crash_detection",
         f"on_lost={again!r}",
         Level.emulated,
         f"a crash ends {with_it}; the steward sees it, and {then} within 2 s, or within lease + 2 s "
-        f"({settings.lease + 2:g} s) where the steward has gone too",
+        f"({settings.lease + 2:g} s) where the steward has gone too{next_time}",
     )
     if task.is_async:
         loop = Row(

@@ -48,6 +48,7 @@ def _data(here: Connection, record: Record, *, reveal: bool) -> dict[str, Any]:
         "ended_at": iso(record.finished),
         "reason": record.reason or None,
         "cancel_requested": record.cancel_requested,
+        "suspect": record.suspect > 0,
         "arguments": None if hidden or encoded else {"args": message.get("args"), "kwargs": message.get("kwargs")},
         "timeout": message.get("timeout"),
         "soft_timeout": message.get("soft_timeout"),
@@ -80,6 +81,7 @@ def _attempt(one: Attempt) -> dict[str, Any]:
         "category": None if one.category is None else str(one.category),
         "reason": one.reason,
         "delay": one.delay,
+        "company": one.company,
         "traceback": one.traceback,
     }
 
@@ -103,6 +105,8 @@ def _print(data: dict[str, Any], record: Record, now: float) -> None:
         line("reason", data["reason"])
     if data["cancel_requested"] is not None and data["status"] == "running":
         line("cancel", f"asked for: {data['cancel_requested'] or 'no reason given'}")
+    if data["suspect"]:
+        line("suspect", "its last attempt was lost: it runs alone until one ends by itself")
     line("queue", f"{data['queue']} on {data['backend']}, priority {data['priority']}")
     line("enqueued", moment(record.created, now))
     if record.due is not None:
@@ -144,6 +148,8 @@ def _print_attempts(screen: Console, record: Record, now: float) -> None:
         lines = [f"started {moment(one.started_at, now)}{took}", f"by {one.worker}"]
         if one.error_type:
             lines.append(f"{one.error_type}: {one.error_message or ''}".rstrip())
+        if one.company and one.outcome == "lost":
+            lines.append(f"lost together with {one.company} {'other' if one.company == 1 else 'others'}")
         if one.reason and one.reason not in (one.error_message or ""):
             lines.append(one.reason)
         if one.delay is not None:

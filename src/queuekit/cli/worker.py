@@ -36,10 +36,12 @@ def run(modules: Sequence[str], *, dev: bool, log_level: str, options: Mapping[s
 
         app = apps.App(start_exporter(settings), hooks=[log_event])
     apps.use_default(app)
-    load_modules(modules)
+    loaded = load_modules(modules)
     if not registered_tasks():
         raise ConfigError(f"{', '.join(modules)}: there is no @agent_task in it, so that a worker has nothing to run")
-    return app.adapter.run_worker(app.worker())
+    worker = app.worker()
+    worker.modules = [module.__name__ for module in loaded]
+    return app.adapter.run_worker(worker)
 
 
 def load_modules(names: Sequence[str]) -> list[ModuleType]:

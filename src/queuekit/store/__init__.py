@@ -42,6 +42,7 @@ __all__ = [
     "Store",
     "StoreAway",
     "StoreLost",
+    "Suspect",
     "Taken",
     "Unreadable",
     "Unseen",
@@ -99,12 +100,15 @@ class Taken:
 @dataclass(frozen=True, slots=True)
 class IfEnded:
     """What the policy has decided beforehand for an attempt that somebody else ends: its worker died (lost), or it ran
-    over its deadline (time_limit). `delay` None: the job fails. `end` is the attempt's end as JSON text."""
+    over its deadline (time_limit). `delay` None: the job fails. `end` is the attempt's end as JSON text. `spare`: it
+    would fail for having been tried so often, and does not yet where others died with it, any of which may be to blame.
+    """
 
     delay: float | None
     state: str
     end: str
     reason: str
+    spare: bool = False
 
 
 # ---- the answers of claim() ----------------------------------------------------------------------------------------
@@ -129,6 +133,15 @@ class Unseen:
 
     state: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Its last attempt was lost, and it is to be claimed by a process that runs nothing else. `waits`: another one runs
+    on this worker, whose loss would be blamed on both; the job was parked for a second."""
+
+    message: str
+    waits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +198,7 @@ class NoLease:
     """The worker has no living lease: beat first, then claim again."""
 
 
-Claim = Claimed | Unseen | Unreadable | Busy | Early | Done | Cancelled | Missing | StoreLost | NoLease
+Claim = Claimed | Unseen | Suspect | Unreadable | Busy | Early | Done | Cancelled | Missing | StoreLost | NoLease
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +258,13 @@ class Store(Protocol):
         on_lost: IfEnded,
         on_limit: IfEnded,
         unknown_grace: float = 3600.0,
+        alone: bool = True,
     ) -> Claim:
         """Ask for the attempt. `token` is its fence: new for each attempt, kept where the same claim is asked again (an
         attempt that has ended is not opened a second time by its token: Busy). `timeout` sets the deadline at which
         reap() ends it; `seen` is the retry state that the two plans were made for. Never takes over a running
-        attempt. A record of a version that is not read here is handed back, for `unknown_grace` seconds in all."""
+        attempt. A record of a version that is not read here is handed back, for `unknown_grace` seconds in all.
+        `alone`: the process runs nothing else, and may thus run a suspect."""
         ...
 
     def finish(self, id: str, token: str, end: str, result: str | None) -> bool:
@@ -273,13 +288,20 @@ class Store(Protocol):
         """Record that the running attempt ended by a cancel."""
         ...
 
-    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "") -> Beat:
+    def beat(
+        self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "", first: float = 0.0
+    ) -> Beat:
         """Renew the worker's lease (`start`: open it), and end as lost the attempts of its dead processes. `about` is
-        what the worker says of itself where it opens the lease: a JSON object, for consumers()."""
+        what the worker says of itself where it opens the lease: a JSON object, for consumers(). `first`: seconds that
+        a lease which is opened lasts at least; the next beat makes it a usual one."""
         ...
 
     def leave(self, worker: str) -> list[str]:
-        """The worker is gone: end its lease, and its attempts as lost. The jobs that these were of."""
+        """The worker is gone: end its lease, and its attempts as lost. The jobs that these were of.
+
+        What is lost here, by a beat or by reap(), makes its job a suspect until an attempt of it ends by itself. Where
+        more than one attempt died with the process, or with the worker, a plan that ends the job (and may `spare` it)
+        is put off: the attempt is recorded as released, and does not count."""
         ...
 
     def reap(self, n: int) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import math
 import secrets
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,11 @@ from queuekit.store import (
     NoLease,
     Quarantined,
     StoreLost,
+    Suspect,
     Taken,
     Unseen,
 )
-from queuekit.store.ends import parse_end
+from queuekit.store.ends import parse_end, spared
 from queuekit.store.views import LOOK, WAITING, Consumer, Listed, Page, RouteCount, read_cursor, task_of
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class _Job:
     plans: dict[str, IfEnded] = field(default_factory=dict)
     runs: list[tuple[dict[str, Any], dict[str, Any] | None]] = field(default_factory=list)
     cancel: str | None = None
+    suspect: int = 0
     finished: int | None = None
     reason: str = ""
     gone_at: int | None = None
@@ -177,14 +179,17 @@ class MemoryStore:
         return Cancelled(job.cancel)
 
     def _end_attempt(self, job: _Job, token: str, op: str, text: str) -> None:
-        job.runs[-1] = (job.runs[-1][0], {"at": self._now / 1000, **parse_end(text)})
+        self._end_run(job, token, op, parse_end(text))
+
+    def _end_run(self, job: _Job, token: str, op: str, end: dict[str, Any]) -> None:
+        job.runs[-1] = (job.runs[-1][0], {"at": self._now / 1000, **end})
         job.ended = f"{token}:{op}"
         job.fence = None
         job.deadline = None
 
     def _terminal(self, job: _Job, status: JobStatus, reason: str) -> None:
         self._off_route(job)
-        job.status, job.reason, job.finished = status, reason, self._now
+        job.status, job.reason, job.finished, job.suspect = status, reason, self._now, 0
         keep = self._retention
         if status is JobStatus.failed:
             keep = self._dead_ttl
@@ -192,11 +197,20 @@ class MemoryStore:
             keep = max(keep, job.result_ttl + DAY)
         job.gone_at = self._now + keep
 
-    def _settle(self, job: _Job, plan: str) -> None:
-        then = job.plans[plan]
-        self._end_attempt(job, job.fence or "", plan, then.end)
+    def _settle(self, job: _Job, plan: str, company: int | None = None) -> None:
+        """`company`: how many other attempts died with it, where it was lost."""
+        then, end, level = job.plans[plan], parse_end(job.plans[plan].end), job.suspect
+        spare = bool(company) and level < 2 and job.cancel is None and then.delay is None and then.spare
+        if company:
+            end = spared(company) if spare else {**end, "company": company}
+        self._end_run(job, job.fence or "", plan, end)
+        if company is not None:
+            job.suspect = min(level + 1, 2) if company else max(level, 1)
         if job.cancel is not None:
             self._terminal(job, JobStatus.cancelled, job.cancel)
+        elif spare:
+            job.attempt -= 1
+            self._park(job, self._now, JobStatus.queued)
         elif then.delay is None:
             self._terminal(job, JobStatus.failed, then.reason)
         else:
@@ -289,6 +303,7 @@ class MemoryStore:
         on_lost: IfEnded,
         on_limit: IfEnded,
         unknown_grace: float = 3600.0,  # no other version ever wrote into this process's memory
+        alone: bool = True,
     ) -> Claim:
         with self._lock:
             now, job = self._now, self._find(id)
@@ -312,6 +327,12 @@ class MemoryStore:
                 return Cancelled("expired before it started", now=True)
             if self._workers.get(worker, 0) <= now:
                 return NoLease()
+            if job.suspect >= 2 and any(other.suspect >= 2 for _, other in self._running_on(worker)):
+                self._off_route(job)
+                self._park(job, now + 1000, JobStatus.queued)
+                return Suspect(job.message, waits=True)
+            if job.suspect and not alone:
+                return Suspect(job.message, waits=False)
             if job.state != seen:
                 return Unseen(job.state, job.message)
             self._off_route(job)
@@ -366,7 +387,7 @@ class MemoryStore:
                 return done
             ended = self._end_or_cancel(job, token, "retry", end)
             if ended is True:
-                job.state = state
+                job.state, job.suspect = state, 0
                 self._park(job, self._now + _ms(delay), JobStatus.retrying)
             return ended
 
@@ -401,17 +422,22 @@ class MemoryStore:
 
     # ---- workers ----------------------------------------------------------------------------------------------------
 
-    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "") -> Beat:
+    def beat(
+        self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "", first: float = 0.0
+    ) -> Beat:
         with self._lock:
             if not start and worker not in self._workers:
                 return Beat(alive=False)
             self._workers[worker] = self._now + self._lease
             if start:
+                self._workers[worker] = self._now + max(self._lease, _ms(first))
                 self._consumers.setdefault(worker, (self._now, about))
             processes, cancels, lost = [], [], []
-            for id, job in self._running_on(worker):
+            running = self._running_on(worker)
+            held = Counter(job.process for _, job in running)
+            for id, job in running:
                 if job.process in dead:
-                    self._settle(job, "lost")
+                    self._settle(job, "lost", held[job.process] - 1)
                     lost.append(id)
                 else:
                     processes.append(job.process)
@@ -426,7 +452,7 @@ class MemoryStore:
     def _settle_all(self, worker: str) -> list[str]:
         running = self._running_on(worker)
         for _, job in running:
-            self._settle(job, "lost")
+            self._settle(job, "lost", len(running) - 1)
         self._workers.pop(worker, None)
         self._consumers.pop(worker, None)
         return [id for id, _ in running]
@@ -544,6 +570,7 @@ class MemoryStore:
                 reason=job.reason,
                 result_ttl=job.result_ttl / 1000,
                 cancel_requested=job.cancel,
+                suspect=job.suspect,
                 runs=tuple(job.runs),
             )
 

@@ -6,7 +6,9 @@ Workers import it by `queuekit worker queuekit.testing.tasks`, the tests to enqu
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import resource
 import signal
 import time
 from datetime import datetime  # noqa: TC003  # pydantic reads the annotations
@@ -68,7 +70,25 @@ def meet(word: str) -> None:
         case ("killed", _, _):
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)  # until it arrives
+        case ("segfault", _, _):
+            ctypes.string_at(0)
+        case ("memory", _, _):
+            _exhaust_memory()
     raise AssertionError(f"no such word in a plan: {word!r}")
+
+
+def _exhaust_memory() -> None:
+    """As far as its process may, which is not far, so that the machine's own memory is not touched; then what the
+    kernel does to a process that has more than its container may have."""
+    with open("/proc/self/statm") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 64 * 1024 * 1024, resource.RLIM_INFINITY))
+    kept = []
+    try:
+        while True:
+            kept.append(bytearray(1024 * 1024))
+    except MemoryError:
+        meet("killed")
 
 
 def _step(plan: list[str]) -> str:
@@ -104,6 +124,38 @@ def without_policy(plan: list[str]) -> str:
 @agent_task(retry=RetryPolicy(on_lost="fail"))
 def only_once(plan: list[str]) -> str:
     return _step(plan)
+
+
+@agent_task(retry=RetryPolicy(max_attempts=1))
+def one_attempt(plan: list[str]) -> str:
+    return _step(plan)
+
+
+@agent_task(retry=RetryPolicy(max_attempts=1))
+def sleep_in_one_attempt(seconds: float) -> str:
+    return sleep(seconds)
+
+
+@agent_task(retry=RetryPolicy(on_lost="fail"))
+def sleep_only_once(seconds: float) -> str:
+    return sleep(seconds)
+
+
+@agent_task
+def sleep_after_a_crash(seconds: float) -> str:
+    """Kills its process, and sleeps when it is run again."""
+    if current_job().attempt == 1:
+        note("crash")
+        meet("killed")
+    return sleep(seconds)
+
+
+@agent_task
+async def sleep_after_a_crash_async(seconds: float) -> str:
+    if current_job().attempt == 1:
+        note("crash")
+        meet("killed")
+    return await sleep_async(seconds)
 
 
 @agent_task(retry=RetryPolicy.for_llm(scale=1 / 100))

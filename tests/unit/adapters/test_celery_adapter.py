@@ -566,6 +566,9 @@ def test_an_apps_own_limits_do_not_reach_our_tasks(
         ),
         ({"broker_use_ssl": {"ssl_cert_reqs": "none"}}, [("broker_use_ssl", False)]),
         ({"broker_transport_options": {"global_keyprefix": "x"}}, [("broker_transport_options", False)]),
+        ({"broker_url": "redis://h/0"}, [("broker_transport_options['socket_timeout']", False)]),
+        ({"broker_url": "redis://h/0", "broker_transport_options": {"socket_timeout": 5}}, []),
+        ({"broker_url": "amqp://h//"}, []),
         # These reach no task of ours, which has its own.
         ({"task_acks_late": False, "task_reject_on_worker_lost": True, "task_time_limit": 3}, []),
         ({"task_default_rate_limit": "1/m", "task_ignore_result": False, "task_serializer": "pickle"}, []),

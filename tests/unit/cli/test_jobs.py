@@ -202,6 +202,19 @@ def test_an_unknown_job_is_exit_code_1(world: World) -> None:
     assert result.stderr == f"queuekit: no job 'nobody' in namespace '{world.broker.namespace}'\n"
 
 
+def test_who_was_lost_with_whom(world: World) -> None:
+    for id in "abc":
+        world.new(id, "running")
+    world.store.leave("host.1.aa")
+    (row,) = world.json("jobs", "show", "a")
+    assert (row["suspect"], row["attempts"][0]["company"]) == (True, 2)
+    text = world.run("jobs", "show", "a").stdout
+    assert "suspect     its last attempt was lost: it runs alone until one ends by itself" in text
+    assert "lost together with 2 others" in text
+    world.store.cancel("a", "enough")
+    assert "suspect" not in world.run("jobs", "show", "a").stdout
+
+
 # ---- cancel --------------------------------------------------------------------------------------------------------
 
 

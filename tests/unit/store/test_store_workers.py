@@ -25,6 +25,29 @@ def test_a_worker_lives_from_its_first_beat(world: World) -> None:
     assert world.store.beat("w") == Beat(alive=True)
 
 
+def test_a_first_lease_lasts_as_long_as_is_asked_for(world: World) -> None:
+    """A steward may be long in coming; its first beat makes the lease a usual one."""
+    world.settle()
+    for worker, first in [("slow", 1.5 * LEASE), ("short", 0.1), ("came", 1.5 * LEASE)]:
+        world.store.beat(worker, start=True, first=first)
+        world.new(worker)
+        assert isinstance(world.claim(worker, f"t-{worker}", worker=worker), Claimed)
+    assert world.store.beat("came", first=1.5 * LEASE).alive
+    assert sorted(world.tick(LEASE)) == [("came", "lost"), ("short", "lost")]
+    assert world.tick(0.5 * LEASE - 0.001) == []
+    assert world.tick(0.001) == [("slow", "lost")]
+
+
+def test_a_tick_that_ends_nothing_is_a_tick(world: World) -> None:
+    """Whoever opens the first lease ticks so: an outage that begins before a steward has come is seen."""
+    assert world.store.reap(0) == []
+    world.new("j")
+    world.run("j")
+    world.clock.ms += int(LEASE * 1000)
+    assert world.store.reap(100) == []
+    assert world.tick(LEASE) == [("j", "lost")]
+
+
 def test_a_beat_tells_the_processes_that_run_attempts(world: World) -> None:
     for id, process in [("a", "1:10"), ("b", "2:20"), ("c", "1:10"), ("d", "9:90")]:
         world.new(id)

@@ -36,7 +36,7 @@ __all__ = ["ADOPTED", "UNKNOWN", "DoorbellTask", "TaskFailed", "compile_task", "
 
 UNKNOWN: Final = "queuekit.unknown"  # runs what this worker has no task for: the execution hands it back
 ADOPTED: Final = "native"  # in our header, for a message that a native producer sent
-SOCKET_TIMEOUT: Final = 10.0
+SOCKET_TIMEOUT: Final = 5.0  # seconds that the events of a worker may wait for a broker that has gone silent
 FOLLOW: Final = 60.0  # seconds that the end of an attempt is waited for whose process died
 
 log = logging.getLogger("queuekit.celery")
@@ -153,6 +153,7 @@ class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
             case Dropped(reason=reason):
                 raise Ignore(f"dropped: {reason}")
             case Stale():
+                self.keep_what_the_record_says(bell.id)
                 raise Ignore("somebody else had ended the attempt")
             case Unrecorded(reason=reason):
                 raise Reject(reason, requeue=True)

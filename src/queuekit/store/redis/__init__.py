@@ -55,6 +55,7 @@ from queuekit.store import (
     Quarantined,
     StoreAway,
     StoreLost,
+    Suspect,
     Taken,
     Unreadable,
     Unseen,
@@ -286,10 +287,12 @@ class RedisStore:
         on_lost: IfEnded,
         on_limit: IfEnded,
         unknown_grace: float = 3600.0,
+        alone: bool = True,
     ) -> Claim:
         plans = [part for plan in (on_lost, on_limit) for part in (_ms(plan.delay), plan.state, plan.end, plan.reason)]
         kind, *rest = self._run(
-            "claim", id, epoch, pseq, route, worker, process, token, _ms(timeout), seen, *plans, _ms(unknown_grace)
+            "claim", id, epoch, pseq, route, worker, process, token, _ms(timeout), seen, *plans, _ms(unknown_grace),
+            "1" if on_lost.spare else "", "1" if alone else "",
         )  # fmt: skip
         match kind:
             case "claimed":
@@ -305,6 +308,8 @@ class RedisStore:
                 )
             case "unseen":
                 return Unseen(*rest)
+            case "suspect":
+                return Suspect(rest[0], bool(rest[1]))
             case "unreadable":
                 return Unreadable(int(rest[0]), bool(rest[1]))
             case "busy":
@@ -339,8 +344,10 @@ class RedisStore:
 
     # ---- workers ---------------------------------------------------------------------------------------------------
 
-    def beat(self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "") -> Beat:
-        alive, processes, cancels, lost = self._run("beat", worker, "1" if start else "", about, *dead)
+    def beat(
+        self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "", first: float = 0.0
+    ) -> Beat:
+        alive, processes, cancels, lost = self._run("beat", worker, _ms(first) if start else "", about, *dead)
         return Beat(bool(alive), tuple(processes), tuple(cancels), tuple(lost))
 
     def leave(self, worker: str) -> list[str]:
@@ -417,6 +424,7 @@ class RedisStore:
             reason=row.get("reason", ""),
             result_ttl=int(row["result_ttl"]) / 1000,
             cancel_requested=row.get("cancel"),
+            suspect=int(row.get("suspect", 0)),
             runs=tuple(_run(row[f"start{run}"], row.get(f"end{run}")) for run in range(1, int(row["runs"]) + 1)),
         )
 

@@ -19,6 +19,7 @@ local function job(id) return P .. 'job:' .. id end
 
 -- What every version shares, so that any of them may list, publish, cancel, fail and revive a job: message, route,
 -- status, created, finished, reason, expires, cancel, result_ttl, pseq, publications, attempt, runs, start<N>, end<N>, v.
+-- `suspect` came later: a record without it is of a job that is none.
 -- The rest (fences, states, plans) is read and written by whoever knows the version. One version before is brought up by
 -- its function; of any other one the answer is false, and nothing has been touched.
 local UPGRADES = {[0] = function(id) end}
@@ -75,7 +76,7 @@ end
 
 local function end_attempt(id, token, op, text, run)
   redis.call('HSET', job(id), 'end' .. run.number, int(NOW) .. '|' .. text, 'ended', token .. ':' .. op)
-  redis.call('HDEL', job(id), 'fence', 'lost_delay', 'lost_state', 'lost_end', 'lost_reason',
+  redis.call('HDEL', job(id), 'fence', 'lost_delay', 'lost_state', 'lost_end', 'lost_reason', 'lost_spare',
              'limit_delay', 'limit_state', 'limit_end', 'limit_reason')
   redis.call('ZREM', P .. 'deadlines', id)
   redis.call('ZREM', P .. 'running', id)
@@ -87,6 +88,7 @@ end
 -- stays, where that is not as its status says.
 local function terminal(id, status, reason, keep)
   redis.call('HSET', job(id), 'status', status, 'finished', int(NOW), 'reason', reason)
+  redis.call('HDEL', job(id), 'suspect')
   redis.call('ZADD', P .. status, int(NOW), id)
   redis.call('PEXPIRE', job(id), int(keep or (status == 'failed' and DEAD_TTL) or RETENTION))
 end
@@ -100,9 +102,12 @@ end
 
 -- End an attempt that its worker cannot end, by the plan that the policy made when it was claimed. False: there was
 -- nothing to end; nil: the record is of another version, whose stewards do it.
-local function settle(id, plan)
+-- `company`: how many other attempts died with it, where it was lost. Which one killed them nobody can tell: all are
+-- suspects, which run alone from here on, and a plan that would end the job is not applied. Twice at most: then it had
+-- no other suspect of that kind beside it (see claim), and ends.
+local function settle(id, plan, company)
   local r = redis.call('HMGET', job(id), 'fence', 'route', plan .. '_delay', plan .. '_state', plan .. '_end',
-                       plan .. '_reason', 'cancel', 'v', 'status', 'runs', 'worker')
+                       plan .. '_reason', 'cancel', 'v', 'status', 'runs', 'worker', 'suspect', plan .. '_spare')
   if r[9] and not readable(id, r[8]) then return nil end
   if not r[1] then
     -- the record is gone (evicted, deleted by hand): one such must not stop the reaper for all others
@@ -110,9 +115,24 @@ local function settle(id, plan)
     redis.call('ZREM', P .. 'running', id)
     return false
   end
-  end_attempt(id, r[1], plan, r[5], {number = r[10], worker = r[11], cancel = r[7]})
+  local text, level = r[5], tonumber(r[12] or 0)
+  local spared = company and company > 0 and level < 2 and not r[7] and r[3] == '' and r[13] == '1'
+  if spared then
+    text = string.format('{"outcome":"released","category":"lost","company":%d,"reason":"its worker died with %d %s ' ..
+                         'running: it does not count, and the job runs alone next"}',
+                         company, company, company == 1 and 'other' or 'others')
+  elseif company and company > 0 then
+    text = string.sub(text, 1, -2) .. ',"company":' .. int(company) .. '}'
+  end
+  end_attempt(id, r[1], plan, text, {number = r[10], worker = r[11], cancel = r[7]})
+  if company then
+    redis.call('HSET', job(id), 'suspect', company > 0 and math.min(level + 1, 2) or math.max(level, 1))
+  end
   if r[7] then
     terminal(id, 'cancelled', r[7])
+  elseif spared then
+    redis.call('HINCRBY', job(id), 'attempt', -1)
+    park(id, r[2], NOW, 'queued')
   elseif r[3] == '' then
     terminal(id, 'failed', r[6])
   else
@@ -124,8 +144,9 @@ end
 
 local function settle_all(worker)
   local ids, left = {}, false
-  for _, id in ipairs(redis.call('HKEYS', P .. 'worker:' .. worker)) do
-    local ended = settle(id, 'lost')
+  local held = redis.call('HKEYS', P .. 'worker:' .. worker)
+  for _, id in ipairs(held) do
+    local ended = settle(id, 'lost', #held - 1)
     if ended then ids[#ids + 1] = id end
     if ended == nil then
       left = true

@@ -1,8 +1,9 @@
 -- 1 id, 2 epoch, 3 pseq, 4 route, 5 worker, 6 process, 7 token, 8 timeout ('' = none), 9 seen,
--- 10-13 if lost: delay, state, end, reason, 14-17 if over the limit: the same, 18 the grace of what is not known here
+-- 10-13 if lost: delay, state, end, reason, 14-17 if over the limit: the same, 18 the grace of what is not known here,
+-- 19 whether a lost attempt may be spared ('1' or ''), 20 whether the process runs nothing else ('1' or '')
 local id, token, worker = A(1), A(7), A(5)
 local r = redis.call('HMGET', job(id), 'status', 'fence', 'route', 'state', 'expires', 'message', 'reason', 'attempt',
-                     'created', 'result_ttl', 'runs', 'ended', 'v', 'unread', 'ready')
+                     'created', 'result_ttl', 'runs', 'ended', 'v', 'unread', 'ready', 'suspect')
 local status, route = r[1], r[3]
 if not status then
   if epoch() == A(2) then return {'missing'} end
@@ -47,6 +48,17 @@ if not readable(id, r[13]) then
 end
 local lease = redis.call('ZSCORE', P .. 'workers', worker)
 if not lease or tonumber(lease) <= NOW then return {'no_lease'} end
+local suspect = tonumber(r[16] or 0)
+if suspect >= 2 then  -- one at a time: when all of a worker dies again, it was this one
+  for _, other in ipairs(redis.call('HKEYS', P .. 'worker:' .. worker)) do
+    if tonumber(redis.call('HGET', job(other), 'suspect') or 0) >= 2 then
+      off_route(id, route)
+      park(id, route, NOW + 1000, 'queued')
+      return {'suspect', r[6], 1}
+    end
+  end
+end
+if suspect > 0 and A(20) == '' then return {'suspect', r[6], 0} end
 if r[4] ~= A(9) then return {'unseen', r[4], r[6]} end
 
 off_route(id, route)
@@ -55,7 +67,8 @@ local number, run = tonumber(r[8]) + 1, tonumber(r[11]) + 1
 redis.call('HSET', job(id), 'status', 'running', 'fence', token, 'worker', worker, 'attempt', number, 'runs', run,
            'started', int(NOW), 'start' .. run, int(NOW) .. '|' .. number .. '|' .. worker,
            'lost_delay', A(10), 'lost_state', A(11), 'lost_end', A(12), 'lost_reason', A(13),
-           'limit_delay', A(14), 'limit_state', A(15), 'limit_end', A(16), 'limit_reason', A(17))
+           'limit_delay', A(14), 'limit_state', A(15), 'limit_end', A(16), 'limit_reason', A(17),
+           'lost_spare', A(19))
 redis.call('ZADD', P .. 'running', r[9], id)
 redis.call('HSET', P .. 'worker:' .. worker, id, A(6))
 if A(8) ~= '' then redis.call('ZADD', P .. 'deadlines', int(NOW + tonumber(A(8))), id) end

@@ -14,26 +14,38 @@ reached is not thrown away.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import json
 import logging
-import os
 import secrets
 import threading
 import time
 import traceback
-import weakref
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from queuekit.context import JobContext, running
 from queuekit.errors import ConfigError, JobCancelled, PayloadError, StaleAttempt
 from queuekit.events import EventKind, Hooks, JobEvent, event_of, said_of
+from queuekit.execution.apart import read_outcome
+from queuekit.execution.outcomes import (
+    Delivery,
+    Dropped,
+    Ended,
+    Failed,
+    Held,
+    Outcome,
+    Released,
+    Retried,
+    Stale,
+    Succeeded,
+    Unrecorded,
+)
+from queuekit.execution.stops import Attendant, Stop
 from queuekit.job import moment
-from queuekit.limits import HardLimit, Interrupted, Limits, limited, raise_in_thread, under_limits
+from queuekit.limits import HardLimit, Interrupted, Limits, limited, under_limits
 from queuekit.loops import submit
 from queuekit.message import ID_PATTERN, InvalidMessage, Message, Publication, split_route
 from queuekit.payload.encoding import Undecodable
@@ -63,15 +75,17 @@ from queuekit.store import (
     Store,
     StoreAway,
     StoreLost,
+    Suspect,
     Unreadable,
     Unseen,
 )
 from queuekit.store.ends import parse_end, write_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import contextvars
+    from collections.abc import Callable
 
-    from queuekit.message import Doorbell
+    from queuekit.execution.apart import Apart
     from queuekit.settings import Settings
     from queuekit.store import Created
     from queuekit.task import Task
@@ -96,93 +110,8 @@ log = logging.getLogger("queuekit")
 DEADLINE_MARGIN: Final = 2.0  # seconds after the hard limit at which the record ends the attempt by itself
 SWALLOWED: Final = 1.0  # seconds that async code has to end after it was cancelled at its hard limit
 STORE_AWAY_PAUSE: Final = 0.5
-CANCEL_AGAIN: Final = 10.0  # seconds that a cancelled task has to clean up in peace
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What an engine delivered: the doorbell, and the arguments as the broker carried them."""
-
-    bell: Doorbell
-    args: list[Any]
-    kwargs: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A claimed attempt: nobody else runs this job now. `token` is its fence."""
-
-    task: Task[..., Any, Any] | None
-    message: Message
-    token: str
-    number: int
-    state: RetryState
-    started: float
-    created: float
-    clock: float  # time.monotonic() at the claim
-    ready: float = 0.0  # from when it could have started
-    context: contextvars.Context = field(default_factory=contextvars.copy_context, compare=False, repr=False)
-
-
-# ---- outcomes ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Nothing was run: the message is to be acknowledged and forgotten."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unrecorded:
-    """The store stayed away until the worker had to stop: do not acknowledge, if the engine leaves a choice."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Succeeded:
-    """`text`: the result as JSON, as far as the engine and its monitors may be shown it."""
-
-    value: Any
-    text: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """Parked: published again in `delay` seconds."""
-
-    delay: float
-    reason: str
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A dead letter from here on."""
-
-    reason: str
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The job was cancelled while it ran."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """Handed back, the attempt not counted."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """Somebody else had ended the attempt: nothing of it was recorded."""
+BACKSTOP: Final = 5.0  # seconds after the hard limit at which a process that runs one attempt alone is killed
+KILLED: Final = 3.0  # seconds after a cancel at which it is, where synchronous code has not ended
 
 
 class _Unfit(Exception):
@@ -200,9 +129,6 @@ class _Unfit(Exception):
         return f"{self.what}: {type(self.cause).__name__} (private), parameter {parameter!r}"
 
 
-Outcome = Dropped | Unrecorded | Succeeded | Retried | Failed | Ended | Released | Stale
-
-
 class Execution:
     """Runs attempts in one worker. Thread-safe: a pool's threads share it.
 
@@ -211,6 +137,7 @@ class Execution:
         find: the task of a name, or None where this worker does not know it.
         stopping: set when the worker is asked to stop.
         hooks: told of what attempts do.
+        apart: starts a process for a suspect. None where this one runs nothing else beside a job: it runs them all.
     """
 
     def __init__(
@@ -223,6 +150,7 @@ class Execution:
         renew: Callable[[], None],
         stopping: threading.Event | None = None,
         hooks: Hooks | None = None,
+        apart: Callable[[Held], Apart] | None = None,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -232,6 +160,7 @@ class Execution:
         self._renew = renew
         self.stopping = stopping or threading.Event()
         self.attendant = Attendant(store)
+        self._apart = apart
         self._interrupting = False
 
     def execute(self, delivery: Delivery) -> Outcome:
@@ -241,19 +170,25 @@ class Execution:
 
     # ---- claim ------------------------------------------------------------------------------------------------------
 
-    def claim(self, delivery: Delivery) -> Held | Outcome:
-        """Ask for the attempt. Anything but Held is the whole outcome already."""
-        token = secrets.token_hex(12)  # one for the delivery: a claim whose reply was lost is asked for again under it
+    def claim(self, delivery: Delivery, *, token: str = "", alone: bool = False) -> Held | Outcome:
+        """Ask for the attempt. Anything but Held is the whole outcome already.
+
+        Args:
+            token: its fence, where somebody else has made it; one of its own otherwise.
+            alone: claim it here though it is a suspect: not to run it.
+        """
+        # One for the delivery: a claim whose reply was lost is asked for again under it.
+        token = token or secrets.token_hex(12)
         while True:
             try:
-                return self._claim(delivery, token)
+                return self._claim(delivery, token, alone=alone or self._apart is None)
             except StoreAway as error:
                 bell = delivery.bell
                 log.warning("job %s: cannot be claimed: %s", bell.id, error, extra=_about(bell.id, bell.task))
                 if self.stopping.wait(STORE_AWAY_PAUSE):
                     return Unrecorded(str(error))
 
-    def _claim(self, delivery: Delivery, token: str) -> Held | Outcome:
+    def _claim(self, delivery: Delivery, token: str, *, alone: bool) -> Held | Outcome:
         bell = delivery.bell
         epoch = bell.epoch
         # The plans need the policy and the state. The doorbell names the task, and a first attempt has no state: that
@@ -281,6 +216,7 @@ class Execution:
                 on_lost=lost,
                 on_limit=limit,
                 unknown_grace=self.settings.unknown_grace,
+                alone=alone,
             )
             match answer:
                 case Claimed():
@@ -294,6 +230,12 @@ class Execution:
                         policy, state = self._policy(task, message), answer.state
                     except (InvalidMessage, ConfigError) as error:  # recorded by a later version, or other settings
                         policy, state, unreadable = None, "", str(error)
+                case Suspect():
+                    if answer.waits:
+                        return Dropped("it runs alone next, and another such job runs here")
+                    if task is not None:
+                        return self._suspected(delivery, task, answer.message, token)
+                    alone = True  # it will not run here
                 case NoLease():
                     self._renew()
                 case StoreLost():
@@ -494,6 +436,8 @@ class Execution:
 
     def run(self, held: Held) -> Outcome:
         """Run the claimed attempt in this thread, and record how it ended."""
+        if held.apart is not None:
+            return self._run_apart(held, held.apart)
         task, message = held.task, held.message
         assert task is not None
         limits = Limits(message.soft_timeout, message.timeout)
@@ -574,6 +518,17 @@ class Execution:
         if here is not None and here.code.locked():
             raise Interrupted("the worker stops")
 
+    def cancel_running(self, reason: str) -> None:
+        """Somebody wants what runs here cancelled. For a signal handler in the main thread: synchronous code that runs
+        there gets a JobCancelled, out of a blocking call too."""
+        here = None
+        for stop in self.attendant.running():
+            stop.cancel(reason)
+            if stop.call is None and stop.thread == threading.get_ident():
+                here = stop
+        if here is not None and here.code.locked():
+            raise JobCancelled(f"cancelled: {reason}" if reason else "cancelled")
+
     def go_on(self) -> None:
         """After interrupt_running(): the process does not stop, and what is about to start may."""
         self._interrupting = False
@@ -586,6 +541,8 @@ class Execution:
         """Hand back what still runs, before the process exits under it. How many attempts."""
         running = self.attendant.running()
         for stop in running:
+            if stop.kill is not None:
+                stop.kill()
             self._release(stop.held, reason, 0)
         self.hooks.flush()
         return len(running)
@@ -633,6 +590,87 @@ class Execution:
                 call()
             raise
 
+    # ---- alone ------------------------------------------------------------------------------------------------------
+
+    def _suspected(self, delivery: Delivery, task: Task[..., Any, Any], text: str, token: str) -> Held:
+        try:
+            message = Message.open(text)
+        except InvalidMessage:  # the claim in the process says so
+            message = self._adopted(delivery)
+        clock = time.monotonic()
+        return Held(task, message, token, 0, RetryState(), 0.0, 0.0, clock, apart=delivery)
+
+    def _run_apart(self, held: Held, delivery: Delivery) -> Outcome:
+        """Have a process of its own claim and run it, and wait for that here. It records what comes of it."""
+        assert self._apart is not None
+        assert held.task is not None
+        about = _about(held.message.id, held.message.task)
+        try:
+            process = self._apart(held)
+        except OSError as error:
+            return self._not_apart(delivery, f"cannot start a process to run it alone in: {error}")
+        log.info(
+            "job %s: its last attempt was lost: it runs alone in process %d", delivery.bell.id, process.pid, extra=about
+        )
+        stop = self.attendant.attend(held)
+        last = threading.Timer(KILLED, process.kill)  # of a cancelled task that does not end by itself
+        last.daemon = True
+
+        def call() -> None:
+            if stop.reason is None or self._interrupting:
+                process.stop()
+                return
+            process.cancel(stop.reason)
+            if not held.task.is_async and not last.is_alive():  # type: ignore[union-attr]
+                with suppress(RuntimeError):  # a second cancel
+                    last.start()
+
+        stop.call, stop.kill = call, process.kill
+        if self._interrupting:
+            call()
+        until: float | None = None
+        outcome: Outcome | None = None
+        try:
+            while outcome is None:
+                said = process.hear()
+                if said is not None and "claimed" in said:
+                    clock = time.monotonic()
+                    held = stop.held = replace(held, number=said["claimed"], started=said["started"], clock=clock)
+                    if held.message.timeout is not None:
+                        until = clock + held.message.timeout + BACKSTOP
+                elif said is not None:
+                    outcome = read_outcome(said)
+                elif until is not None and time.monotonic() > until:  # code that nothing can interrupt
+                    process.kill()
+        except EOFError:
+            pass
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            last.cancel()
+            self.attendant.leave(held)
+            code = process.end()
+        if outcome is not None:
+            return outcome
+        if not held.number:
+            if self.stopping.is_set():
+                return Unrecorded("the worker stops")
+            return self._not_apart(delivery, f"cannot run it alone: the process for it ended at once ({code})")
+        if stop.reason is not None and process.killed and not self._interrupting:
+            return self._cancelled(held, stop.reason)
+        log.warning("job %s: the process that ran it alone has ended (%d)", held.message.id, code, extra=about)
+        return Stale()  # its steward has seen it, and ends the attempt
+
+    def _not_apart(self, delivery: Delivery, why: str) -> Outcome:
+        """Here it must not run, and the process did not come about: for another worker, or another time."""
+        log.warning("job %s: this worker %s", delivery.bell.id, why, extra=_about(delivery.bell.id, delivery.bell.task))
+        held = self.claim(delivery, alone=True)
+        if not isinstance(held, Held):
+            return held
+        self._tell_started(held)
+        return self._hand_back(held, why)
+
     # ---- decide -----------------------------------------------------------------------------------------------------
 
     def _on_value(self, held: Held, task: Task[..., Any, Any], value: Any, limits: Limits, stop: Stop) -> Outcome:
@@ -665,11 +703,7 @@ class Execution:
             cause: BaseException = TimeLimit(f"over its time limit of {limits.hard} s")
             cause.__cause__ = error
         elif isinstance(error, (asyncio.CancelledError, JobCancelled)) and stop.reason is not None:
-            reason = stop.reason
-            end = write_end("cancelled", reason=reason)
-            return self._record(
-                held, end, lambda: self.store.cancelled(held.message.id, held.token, end, reason), Ended(reason)
-            )
+            return self._cancelled(held, stop.reason)
         elif isinstance(error, Interrupted) or (isinstance(error, asyncio.CancelledError) and self.stopping.is_set()):
             return self._release(held, "the worker stopped", 0)
         elif isinstance(error, _Unfit):
@@ -702,6 +736,12 @@ class Execution:
                 return self._failed(held, cause, decision.reason, decision.category)
             case Pass():
                 raise AssertionError("a policy never passes on a lost attempt")
+
+    def _cancelled(self, held: Held, reason: str) -> Outcome:
+        end = write_end("cancelled", reason=reason)
+        return self._record(
+            held, end, lambda: self.store.cancelled(held.message.id, held.token, end, reason), Ended(reason)
+        )
 
     def _failed(self, held: Held, error: BaseException, reason: str, category: Category) -> Outcome:
         if self._quotes(held, error):
@@ -844,111 +884,11 @@ def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: floa
         reason=decision.reason,
         delay=delay,
     )
-    return IfEnded(delay=delay, state=after, end=end, reason=decision.reason)
+    spare = lost and not again and _would_go_on(policy, error)
+    return IfEnded(delay=delay, state=after, end=end, reason=decision.reason, spare=spare)
 
 
-# ---- cancels -------------------------------------------------------------------------------------------------------
-
-
-class Stop:
-    """One attempt that runs here: whether it is to stop, and how to tell it."""
-
-    __slots__ = ("_lock", "call", "code", "goes_on", "held", "reason", "thread", "told")
-
-    def __init__(self, held: Held) -> None:
-        self.held = held
-        self.thread = threading.get_ident()
-        self.reason: str | None = None  # a cancel was asked for
-        self.told: float | None = None  # when it was cancelled for that, by time.monotonic()
-        self.call: Callable[[], object] | None = None  # cancels an async task
-        self.goes_on = False  # an async task that its thread has stopped to wait for
-        self.code = threading.Lock()  # held while synchronous user code runs in this thread
-        self._lock = threading.RLock()  # a signal handler may interrupt the one who interrupts
-
-    @contextmanager
-    def in_code(self) -> Iterator[None]:
-        """Around the code, and around `code`: takes back what was set and not yet raised."""
-        try:
-            yield
-        finally:
-            with self._lock:
-                raise_in_thread(self.thread, None)
-
-    def interrupt(self) -> None:
-        with self._lock:  # never after the user's code: the exception would strike the engine
-            if self.code.locked():
-                raise_in_thread(self.thread, Interrupted)
-
-    def cancel(self, reason: str) -> None:
-        if self.reason is None:
-            self.reason = reason
-        now = time.monotonic()
-        if self.call is not None and (self.told is None or now - self.told > CANCEL_AGAIN):
-            self.told = now
-            self.call()
-
-
-class Attendant:
-    """Asks once a second which of the jobs that run in this process are to be cancelled, in one call for all."""
-
-    EVERY = 1.0
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._running: dict[str, Stop] = {}  # by fence
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        _attendants.add(self)
-
-    def after_fork(self) -> None:  # neither threads nor what they ran live on
-        self._lock = threading.Lock()
-        self._running, self._thread = {}, None
-
-    def attend(self, held: Held) -> Stop:
-        stop = Stop(held)
-        with self._lock:
-            self._running[held.token] = stop
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="queuekit-attendant", daemon=True)
-                self._thread.start()
-        return stop
-
-    def leave(self, held: Held) -> None:
-        with self._lock:
-            self._running.pop(held.token, None)
-
-    def running(self) -> list[Stop]:
-        """Without the lock: a signal handler may ask while this very thread holds it."""
-        return list(self._running.values())
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(self.EVERY)
-            with self._lock:
-                running = {stop.held.message.id: stop for stop in self._running.values()}
-                if not running:  # the next attempt starts another
-                    self._thread = None
-                    return
-            try:
-                self._look(running)
-            except Exception:
-                log.exception("the cancels could not be looked up")
-
-    def _look(self, running: dict[str, Stop]) -> None:
-        try:
-            wanted = self._store.cancel_requested(list(running))
-        except StoreAway:
-            return
-        for id, reason in wanted.items():
-            running[id].cancel(reason)
-
-
-_attendants: weakref.WeakSet[Attendant] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for attendant in list(_attendants):
-        attendant.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)  # once: nobody can take a hook back
+def _would_go_on(policy: RetryPolicy, lost: Exception) -> bool:
+    """Whether a job is to run again that was lost for the first time: nobody wants it to be paid for once at most."""
+    patient = replace(policy, max_attempts=max(policy.max_attempts, 2), max_elapsed=None)
+    return isinstance(patient.decide(lost, RetryState(), now=0.0, u=0.0), Retry)
