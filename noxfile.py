@@ -1,4 +1,5 @@
-"""Sessions: tests, conformance, chaos, typing, lint, docs, demo; and of what is shipped: artifact, extras, matrix.
+"""Sessions: tests, conformance, chaos, fuzz, typing, lint, docs, demo; the certificate and the benchmarks; and of what
+is shipped: artifact, extras, matrix.
 
 `nox -s tests-3.12`, or `nox --no-venv -s lint` in a virtual environment that has '.[dev]'.
 """
@@ -49,9 +50,70 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """The seeded chaos run."""
+    """The seeded chaos run, as CI has it; and the outages that it has not the time for."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "tests/chaos", "-s", *session.posargs)
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "tests/chaos",
+        "-s",
+        *session.posargs,
+        env={"CHAOS_OUTAGES": "10", "CHAOS_TICKS": "200"},
+    )
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """10,000 hostile messages on each engine and broker, with and without a signing_key."""
+    install(session, "test")
+    env = {"FUZZ_FULL": "1", "QUEUEKIT_TEST_REQUIRE_SERVICES": "1"}
+    session.run("python", "-m", "pytest", "tests/fuzz", "-s", *session.posargs, env=env)
+
+
+@nox.session
+def certificate(session: nox.Session) -> None:
+    """The whole chaos run on every engine and broker, and on the bare engines, and the page of it: over an hour, on a
+    machine that does nothing else."""
+    install(session, "test")
+    results = Path(session.create_tmp()).resolve() / "certificate"
+    session.env.pop("TMPDIR", None)
+    env = {"CHAOS_FULL": "1", "CHAOS_BARE": "1", "CHAOS_RESULTS": str(results), "QUEUEKIT_TEST_REQUIRE_SERVICES": "1"}
+    session.run("python", "-m", "pytest", "tests/chaos/test_certificate.py", "-s", *session.posargs, env=env)
+    session.run("python", "tests/chaos/certify.py", str(results), "docs/reference/certificate.md")
+
+
+BENCHMARKS = [
+    ("compare.py",), ("sleepers.py",), ("sleepers.py", "--newcomer"), ("growth.py",), ("tax.py",), ("scheduled.py",),
+]  # fmt: skip
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """queuekit beside the engines alone and beside other libraries, and the page of it: some hours on a machine that
+    does nothing else. `-- --quick` shows within some minutes that all of it works, and leaves no page."""
+    install(session, "test,benchmarks")
+    folder = Path(session.create_tmp()).resolve()
+    session.env.pop("TMPDIR", None)
+    peers = [f"--peers={peer(session, folder, name)}" for name in ("peers", "arq")]
+    quick = "--quick" in session.posargs
+    figures = folder / "figures" if quick else Path("benchmarks/figures")
+    for program in BENCHMARKS:
+        session.run("python", f"benchmarks/{program[0]}", *program[1:], *peers, "--out", str(figures), *session.posargs)
+    if quick:
+        page = [str(folder / "benchmarks.md"), "--plots", str(folder / "images"), "--draft"]
+    else:
+        page = ["docs/reference/benchmarks.md", "--plots", "docs/images/benchmarks"]
+    session.run("python", "benchmarks/page.py", str(figures), *page)
+
+
+def peer(session: nox.Session, folder: Path, name: str) -> Path:
+    """The Python of an environment with what benchmarks/NAME.txt lists: what peers want of redis-py differs."""
+    python = folder / name / "bin" / "python"
+    if not python.exists():
+        session.run("python", "-m", "venv", str(folder / name))
+    session.run(str(python), "-m", "pip", "install", "-q", "-r", f"benchmarks/{name}.txt", external=True)
+    return python
 
 
 @nox.session
@@ -129,6 +191,7 @@ def build(session: nox.Session) -> tuple[Path, Path]:
     """The wheel, made from the sdist as an index's users would; and the unpacked sdist without its sources."""
     session.install("-q", "build")
     folder = Path(session.create_tmp()).resolve()
+    session.env.pop("TMPDIR", None)  # the tests' own folders are of no project, as some of them want it
     for old in folder.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     session.run("python", "-m", "build", "-q", "--outdir", str(folder), silent=True)

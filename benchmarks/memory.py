@@ -13,21 +13,16 @@ import argparse
 import secrets
 import tempfile
 import time
-import uuid
-from dataclasses import replace
+from collections import deque
 from pathlib import Path
-from typing import Any
 
 import redis
 
 from queuekit import App, Settings, agent_task
-from queuekit.message import Publication
 from queuekit.settings import installed_backends
-from queuekit.store.redis import _ms
 from queuekit.testing.servers import RedisServer, find_server
 
 PAYLOAD = secrets.token_urlsafe(300)[:296]  # 300 bytes of JSON with brackets and quotes; RQ compresses what can be
-BATCH = 500
 
 
 @agent_task
@@ -38,25 +33,6 @@ def summarise(text: str) -> str:
 def used(client: redis.Redis) -> int:
     taken: int = client.info("memory")["used_memory"]
     return taken
-
-
-def enqueue(app: App, count: int) -> None:
-    """What enqueue_many() does, but the arguments are encoded once, and the records made in one conversation: a million
-    are waited for."""
-    message, new = app._prepare(summarise.bind(PAYLOAD))
-    messages = [replace(message, id=uuid.uuid4().hex) for _ in range(count)]
-    store: Any = app.store
-    client = store._connected
-    with client.pipeline(transaction=False) as pipe:
-        store._connected = pipe
-        for one in messages:
-            token = secrets.token_hex(8)
-            store._run("create", one.id, one.seal(), new.digest, new.route, token, _ms(new.result_ttl), *[""] * 4)
-        store._connected = client
-        rows = pipe.execute()
-    made = [Publication(one, pseq=row[3], number=row[4], epoch=row[2]) for one, row in zip(messages, rows, strict=True)]
-    app.adapter.publish(made)
-    store.published(new.route, [(one.message.id, one.pseq) for one in made])
 
 
 def measure(backend: str, jobs: int, server: str) -> None:
@@ -73,8 +49,7 @@ def measure(backend: str, jobs: int, server: str) -> None:
             summarise.enqueue(PAYLOAD)  # connections and scripts are there from here on
             before = used(at_broker), used(at_store)
             began = time.monotonic()
-            for start in range(0, jobs, BATCH):
-                enqueue(app, min(BATCH, jobs - start))
+            deque(summarise.enqueue_batches((PAYLOAD,) for _ in range(jobs)), maxlen=0)
             seconds = time.monotonic() - began
         route = app.store.routes(backend)[0]
         waiting = app.adapter.depth(route)

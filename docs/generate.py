@@ -1,5 +1,5 @@
-"""Writes the reference pages of the settings, the commands and the events from what these say of themselves. A test
-compares."""
+"""Writes the reference pages of the settings, the commands, the events and the time limits from what these say of
+themselves. A test compares."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING
 import click
 
 from queuekit import events as told
+from queuekit.adapters import load_adapter
+from queuekit.adapters.report import Level, report
 from queuekit.cli.commands import cli
+from queuekit.processes import BACKSTOP, OVER
 from queuekit.settings import Settings
+from queuekit.testing import tasks
+from queuekit.worker import TEMPORARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from queuekit.adapters import Pool
 
 HEAD = """\
 # Settings
@@ -47,9 +54,9 @@ COMMANDS_HEAD = """\
 <!-- made by docs/generate.py -->
 
 Each command reads the settings as a worker does: command line > environment (`QUEUEKIT_STORE_URL`) > `queuekit.toml`
-or `[tool.queuekit]` > defaults. `jobs`, `dead`, `queues`, `workers` and `purge` need the store alone: neither a
-backend, nor an engine that is installed, nor the broker. With the memory backend there is nothing to look at from
-outside.
+or `[tool.queuekit]` > defaults. `jobs`, `dead`, `queues`, `workers`, `purge` and `schedules` need the store alone:
+neither a backend, nor an engine that is installed, nor the broker; `doctor` neither, but it sees more with them.
+`enqueue` needs them all, as a worker does. With the memory backend there is nothing to look at from outside.
 
 **What they print.** On a terminal tables, in colours unless `NO_COLOR` is set, as wide as the terminal; moments are
 relative (by the store's clock) and, for a single job, absolute in UTC. In a pipe a line for each, its fields separated
@@ -60,6 +67,8 @@ error. Control characters that stand in a record are spelled out.
 |---|---|
 | 0 | done |
 | 1 | not done, or not for all that was asked for: an unknown job, one that has ended, a question answered with no |
+| 1 | of `enqueue`: a line, or an argument, that does not fit; it says what is recorded |
+| 1 | of `compile` and `doctor`: something is refused, or was found |
 | 2 | misused: an unknown option, a setting that cannot be, a question that nobody could be asked |
 | 3 | the store is away |
 
@@ -163,8 +172,101 @@ def _entries(text: str) -> Iterator[str]:
     yield entry
 
 
+LIMITS_HEAD = f"""\
+# Time limits
+
+<!-- made by docs/generate.py -->
+
+`soft_timeout` raises `SoftTimeout` once inside the task, which may catch it and end in its own way. `timeout` is the
+hard limit: it ends the attempt, whose category is then `time_limit`, and [the
+policy](../how-to/retries.md#crashes-and-time-limits) says what follows. What each pool can do about that is below,
+from what the adapters declare; the [conformance suite](conformance.md) runs it on each (C8).
+
+**The next attempt begins when the code has ended.** Code may swallow a limit, or sit in a call that nothing
+interrupts. Its attempt is not ended in the record while the code may still run: {BACKSTOP:g} s after the hard limit
+its process ends, or begins to, and the job is given on when that process is gone. A limit that was swallowed counts
+all the same: what returns a value later than its hard limit has ended by `time_limit`.
+
+"""
+
+LIMITS_TAIL = f"""\
+
+## A worker that leaves with {TEMPORARY}
+
+A thread cannot be ended, so its process has to be. It takes no more jobs at once, and hands back what it had been
+given and has not begun. The other jobs that run in it have the `grace` to end; what does not is handed back, which
+costs no attempt. Then it leaves with exit code {TEMPORARY} (EX_TEMPFAIL), and its steward, which sees that, ends the
+stuck attempt. **Something has to start it again**: see [deploy](../how-to/deploy.md#start-a-worker).
+
+Under the engines' own commands:
+
+- `celery worker`: the same, and native tasks are waited for without a limit, as Celery does at any stop. The stuck
+  job is not given on before. In the pool solo the process leaves at once; native messages that it had fetched and
+  not begun come again as after any crash, on Redis after the visibility timeout.
+- `rq worker`: the same. (`queuekit worker --concurrency 4`, which is several RQ workers, starts the one that has
+  left anew.)
+- `dramatiq`: the same, and native actors are waited for as at any stop. The command stops its other processes too,
+  when one of them has left, and ends with {TEMPORARY}. A program of your own that starts a Dramatiq worker without a
+  handler for SIGTERM ends by that signal, and loses what else it runs.
+
+## What does not hold
+
+- **C code that keeps the interpreter's lock**, in a pool without child processes, stops the whole process: neither
+  the other jobs nor a limit can do anything. Its steward kills the process {OVER[1]:g} s after the limit, and the
+  other attempts are lost with it, [as in any crash](../explanation/contract.md#a-job-that-kills-its-process).
+- **A coroutine that keeps the loop** (a blocking call in async code) holds up all async jobs of its process, whose
+  own limits pass meanwhile: each of them that is over its limit then ends by it, too.
+- **Programs that a task has started** are not ended with it, unless they end by themselves when their parent does.
+- **A process that was frozen, or cut off from the store,** for longer than the lease loses its attempts by that, and
+  may go on beside the next ones, as [the contract](../explanation/contract.md#what-it-is-not) says.
+- On the memory backend there is no process that could be ended.
+"""
+
+ENGINES = ("celery", "rq", "dramatiq", "memory")
+
+
+def limits() -> str:
+    pools = [(backend, pool) for backend in ENGINES for pool in load_adapter(backend).capabilities.pools]
+    summary = "".join(f"| {backend}, {pool.name} | {' | '.join(_short(backend, pool))} |\n" for backend, pool in pools)
+    return (
+        f"{LIMITS_HEAD}## Pool by pool\n\n"
+        f"| pool | in Python code | in a blocking call | in async code | what goes on |\n"
+        f"|---|---|---|---|---|\n{summary}\n"
+        f"## In full\n\nFor a task with `soft_timeout=50, timeout=60`:\n"
+        f"{''.join(_in_full(backend, pool) for backend, pool in pools)}{LIMITS_TAIL}"
+    )
+
+
+def _short(backend: str, pool: Pool) -> tuple[str, ...]:
+    goes_on = f"its worker leaves with {TEMPORARY}" + (", when the others have ended" if pool.concurrent else "")
+    if pool.processes:
+        goes_on = "the child is killed"
+    return (
+        "soft and hard",
+        "soft and hard" if pool.interrupts_sync else "neither",
+        "soft and hard, at an await",
+        "nothing ends it" if backend == "memory" else goes_on,
+    )
+
+
+def _in_full(backend: str, pool: Pool) -> str:
+    rows = {}
+    for kind, task in (("sync", tasks.sleep), ("async", tasks.sleep_async)):
+        (target, *_) = report(task.options(timeout=60, soft_timeout=50), Settings(), backend, pool.name).targets
+        rows[kind] = {row.field: row for row in target.rows}
+    lines = []
+    for field, name in (("soft_timeout", "soft"), ("timeout", "hard"), ("overrun", "what goes on (`overrun`)")):
+        cells = []
+        for row in (rows["sync"][field], rows["async"][field]):
+            level = f"**{row.level}**: " if row.level is not Level.emulated else ""
+            cells.append(level + row.becomes)
+        lines.append(f"| {name} | {' | '.join(cells)} |\n")
+    return f"\n### {backend}, pool {pool.name}\n\n| limit | synchronous | async |\n|---|---|---|\n{''.join(lines)}"
+
+
 if __name__ == "__main__":
     folder = Path(__file__).parent / "reference"
     (folder / "settings.md").write_text(settings())
     (folder / "cli.md").write_text(commands())
     (folder / "events.md").write_text(events())
+    (folder / "limits.md").write_text(limits())

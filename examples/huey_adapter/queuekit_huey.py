@@ -27,7 +27,7 @@ from queuekit import ConfigError
 from queuekit.adapters import BrokerAway, Capabilities, Pool
 from queuekit.app import current_app
 from queuekit.execution import Delivery, Ended, Failed, Held, Released, Retried, Stale, Succeeded, Unrecorded
-from queuekit.message import BUCKETS, HEADER, Doorbell, InvalidMessage, split_route
+from queuekit.message import BUCKETS, HEADER, Doorbell, InvalidMessage, shortened, split_route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     Found = tuple[bytes, bytes]  # the key of the list, and the message
 
 logger = logging.getLogger("queuekit_huey")
-
-QUARANTINED = 100_000  # characters of a message that nobody may run
 
 
 def install(huey: Huey) -> None:
@@ -141,23 +139,27 @@ class Json(Serializer):
 
 
 class Ring(Task):
-    """A message as huey's worker holds it. Nothing in it is believed yet."""
+    """A message as huey's worker holds it. Nothing in it is believed yet. `most`: the bytes that one of ours has."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, most: int) -> None:
         super().__init__()
-        self.found = found
+        self.found, self.most = found, most
+        self.source = found[0].decode()
 
     def read(self) -> Delivery:
         """Raises ValueError (InvalidMessage is one) or RecursionError."""
+        if len(self.found[1]) > self.most:
+            raise InvalidMessage(f"it takes {len(self.found[1])} bytes, and none of ours more than {self.most}")
         body = loads(self.found[1])
         if not isinstance(body, dict):
             raise InvalidMessage("a message is a JSON object")
         bell = Doorbell.from_header(body.get(HEADER))
+        bell.check_native(body.get("id"))
         args, kwargs = body.get("args"), body.get("kwargs")
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise InvalidMessage("args must be a list and kwargs an object")
         self.id, self.name, self.args, self.kwargs = bell.id, bell.task, args, kwargs  # for those who hear of it
-        return Delivery(bell, args, kwargs)
+        return Delivery(bell, args, kwargs, self.source)
 
 
 class Carrier(RedisHuey):
@@ -176,7 +178,7 @@ class Carrier(RedisHuey):
 
     def dequeue(self) -> Ring | None:
         found = self.storage.dequeue()
-        return None if found is None else Ring(found)
+        return None if found is None else Ring(found, self.worker.settings.doorbell_limit)
 
     def execute(self, task: Ring, timestamp: Any = None) -> None:
         """huey's own asks for revocations (a pickle in Redis) and expiry, keeps results and retries."""
@@ -186,8 +188,7 @@ class Carrier(RedisHuey):
         try:
             delivery = task.read()
         except (ValueError, RecursionError) as error:
-            text = task.found[1].decode("utf-8", "backslashreplace")[:QUARANTINED]
-            if not self.worker.quarantine(text, str(error)):
+            if not self.worker.quarantine(shortened(task.found[1]), str(error), source=task.source):
                 self.storage.put_back(task.found)
             return
         outcome = self.worker.execution.claim(delivery)
@@ -250,16 +251,21 @@ class Workers(Consumer):
         self.stop_flag.set()
         if not self.ended_within(self.grace, signals=1):
             self.worker.execution.interrupt_running()
-            if not self.ended_within(1.0):
-                # Code in a blocking call: it ends with the process.
-                self.worker.execution.release_running("the worker stopped")
-                os._exit(0)
+            self.ended_within(1.0)
+        if self.alive():
+            # Code in a blocking call: it ends with the process.
+            self.worker.execution.release_running("the worker stopped")
+            os._exit(self.worker.exit_code)
 
     def ended_within(self, seconds: float, signals: int | None = None) -> bool:
-        """Whether all threads have. It does not go on waiting after more than so many signals."""
+        """Whether all threads have, but for those of a job that nothing ends. It does not go on waiting after more than
+        so many signals."""
         until = time.monotonic() + seconds
-        while alive := any(thread.is_alive() for _, thread in self.worker_threads):
+        while alive := self.alive() > len(self.worker.execution.stuck):
             if time.monotonic() >= until or (signals is not None and self.asked > signals):
                 break
             time.sleep(0.02)
         return not alive
+
+    def alive(self) -> int:
+        return sum(thread.is_alive() for _, thread in self.worker_threads)

@@ -18,9 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from queuekit.app import App, configure
+    from queuekit.blobs import BlobStore
     from queuekit.context import JobContext, current_job
     from queuekit.errors import (
+        BlobAway,
+        BulkEnqueueError,
         ConfigError,
+        DuplicateJob,
         EnqueueError,
         JobCancelled,
         JobFailed,
@@ -30,10 +34,13 @@ if TYPE_CHECKING:
         QueuekitError,
         SoftTimeout,
         StaleAttempt,
+        StepChanged,
+        StepError,
+        StepUnknown,
     )
     from queuekit.events import EventKind, JobEvent, JobHook, JobInstrument
     from queuekit.handle import Job
-    from queuekit.job import Attempt, JobInfo, JobStatus
+    from queuekit.job import Attempt, JobInfo, JobStatus, Progress
     from queuekit.payload.encoding import PayloadCodec, PayloadContext
     from queuekit.retry import (
         Backoff,
@@ -47,20 +54,32 @@ if TYPE_CHECKING:
         RetryRule,
         RetryState,
     )
+    from queuekit.schedules import At, Cron, Every, Schedule, Scheduled
     from queuekit.settings import Settings
     from queuekit.task import Call, Task, agent_task
+    from queuekit.workflow import Flow, Group, GroupJob, Node, Workflow, WorkflowJob, chain, chord, group
 
 __all__ = [
     "App",
+    "At",
     "Attempt",
     "Backoff",
+    "BlobAway",
+    "BlobStore",
+    "BulkEnqueueError",
     "Call",
     "Category",
     "ConfigError",
+    "Cron",
     "DoNotRetry",
+    "DuplicateJob",
     "EnqueueError",
     "EventKind",
+    "Every",
     "Fail",
+    "Flow",
+    "Group",
+    "GroupJob",
     "Job",
     "JobCancelled",
     "JobContext",
@@ -72,32 +91,48 @@ __all__ = [
     "JobNotFound",
     "JobNotReady",
     "JobStatus",
+    "Node",
     "Pass",
     "PayloadCodec",
     "PayloadContext",
     "PayloadError",
+    "Progress",
     "QueuekitError",
     "Retry",
     "RetryAfter",
     "RetryPolicy",
     "RetryRule",
     "RetryState",
+    "Schedule",
+    "Scheduled",
     "Settings",
     "SoftTimeout",
     "StaleAttempt",
+    "StepChanged",
+    "StepError",
+    "StepUnknown",
     "Task",
+    "Workflow",
+    "WorkflowJob",
     "agent_task",
+    "chain",
+    "chord",
     "configure",
     "current_job",
+    "group",
 ]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "app": ("App", "configure"),
+    "blobs": ("BlobStore",),
     "context": ("JobContext", "current_job"),
     "errors": (
+        "BlobAway",
+        "BulkEnqueueError",
         "ConfigError",
+        "DuplicateJob",
         "EnqueueError",
         "JobCancelled",
         "JobFailed",
@@ -107,10 +142,13 @@ _HOMES = {
         "QueuekitError",
         "SoftTimeout",
         "StaleAttempt",
+        "StepChanged",
+        "StepError",
+        "StepUnknown",
     ),
     "events": ("EventKind", "JobEvent", "JobHook", "JobInstrument"),
     "handle": ("Job",),
-    "job": ("Attempt", "JobInfo", "JobStatus"),
+    "job": ("Attempt", "JobInfo", "JobStatus", "Progress"),
     "payload.encoding": ("PayloadCodec", "PayloadContext"),
     "retry": (
         "Backoff",
@@ -124,8 +162,10 @@ _HOMES = {
         "RetryRule",
         "RetryState",
     ),
+    "schedules": ("At", "Cron", "Every", "Schedule", "Scheduled"),
     "settings": ("Settings",),
     "task": ("Call", "Task", "agent_task"),
+    "workflow": ("Flow", "Group", "GroupJob", "Node", "Workflow", "WorkflowJob", "chain", "chord", "group"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -90,6 +90,7 @@ def main() -> int:
         renew=_await_lease,
         stopping=said.stopping,
         hooks=app.hooks,
+        publish=app.publish_taken,
     )
     _reply(order, write_outcome(_execute(execution, order)))
     execution.hooks.flush()
@@ -141,6 +142,7 @@ def _make_app(order: dict[str, Any]) -> App:
     configure_logging(order["log_level"], settings.log_format)
     own = App(settings, hooks=[log_event] if order["own_command"] else [])
     if order["own_command"]:  # `queuekit worker` makes its App before it imports the modules
+        own.final = True
         use_default(own)
     _import(order["modules"])
     if not has_default():

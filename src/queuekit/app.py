@@ -6,40 +6,55 @@ and for more than one, is used inside `with app.activate():`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import secrets
 import threading
 import time
-import uuid
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from queuekit.adapters import Wiring
 from queuekit.clients import refuse_cluster
-from queuekit.errors import ConfigError, EnqueueError, JobNotFound
+from queuekit.confirming import Confirmations
+from queuekit.context import starting
+from queuekit.errors import (
+    BulkEnqueueError,
+    ConfigError,
+    DuplicateJob,
+    EnqueueError,
+    JobNotFound,
+    PayloadError,
+    StaleAttempt,
+)
 from queuekit.events import EventKind, Hooks, event_of, load_hooks, tell_cancelled, tell_revived
 from queuekit.handle import Job
 from queuekit.job import moment
-from queuekit.message import Message, Publication
-from queuekit.store import NewJob, StoreAway
+from queuekit.message import InvalidMessage, Message, Publication
+from queuekit.scheduling import Schedules
+from queuekit.store import IdTaken, NewJob, StoreAway, Wire
 from queuekit.store.revival import revive
 from queuekit.task import find_task, registered_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
     from queuekit.adapters import Adapter
     from queuekit.adapters.memory import MemoryAdapter
     from queuekit.events import JobHook
     from queuekit.settings import Settings
-    from queuekit.store import Created, Store
+    from queuekit.store import Created, Store, Taken
     from queuekit.task import Call
     from queuekit.worker import Worker
+
+T = TypeVar("T")
 
 __all__ = ["App", "configure", "current_app", "has_default", "use_default"]
 
@@ -92,8 +107,22 @@ class App:
         self._settings: Settings | None = None
         self._adapter: Adapter | None = None
         self._store: Store | None = None
+        self._confirmations: Confirmations | None = None
         self._ask_broker_at = 0.0  # time.monotonic()
+        # Of the App that a command has made, before it imports the user's modules, which may call configure():
+        self.command_line: Mapping[str, Any] | None = None  # what goes before that
+        self.final = False  # they have been imported elsewhere, and what they said is among its settings
         _apps.add(self)
+
+    @cached_property
+    def _on_one_redis(self) -> bool:
+        """Whether the store may publish: the adapter can say how, and nothing is to be signed, which takes a number
+        that is not known before."""
+        settings = self.settings
+        url = settings.broker_url
+        plain = url is not None and url.startswith(("redis://", "rediss://", "unix://", "sentinel://"))
+        one = plain and url == settings.resolved_store_url and settings.signer is None
+        return one and isinstance(self.adapter, Wiring)
 
     @property
     def in_use(self) -> bool:
@@ -153,6 +182,29 @@ class App:
                 raise ConfigError(f"the App has started to use {backend}: hand its application in before the first job")
             self._natives[backend] = native
 
+    def add_hooks_of(self, settings: Settings) -> None:
+        """Go by these from here on, which differ in their hooks alone."""
+        with self._lock:
+            self._settings, self._hooks = settings, None
+
+    def configured(self, settings: Mapping[str, Any], others: Mapping[str, Any]) -> App | None:
+        """The one in its place, where a command has made it and a module of the user's calls configure(). None: a
+        command has not, or it comes too late for that too."""
+        if self.command_line is None or self._adapter is not None or self._store is not None:
+            return None
+        from queuekit.settings import load
+
+        hooks = [*self._given_hooks, *others.get("hooks", ())]
+        app = App(load(cli=self.command_line, explicit=settings), **{**others, "hooks": hooks})
+        app.command_line = self.command_line
+        return app
+
+    def replaced(self, source: str, /, **settings: Any) -> App:
+        """Another App, with some settings changed, whose source is `source`, and the same engine application."""
+        natives = {"celery": self._natives["celery"], "dramatiq": self._natives["dramatiq"]}
+        changed = self.settings.replace(source, **settings)
+        return App(changed, redis=self._natives["rq"], hooks=self._given_hooks, **natives)
+
     @contextmanager
     def activate(self) -> Iterator[Self]:
         """Use this App for what is enqueued and asked in this context."""
@@ -167,49 +219,98 @@ class App:
         with self._lock:
             if self._settings is not None and self._settings.backend == "memory":
                 return
+            if self._confirmations is not None:
+                self._confirmations.flush()
             if self._adapter is not None:
                 self._adapter.close()
             if self._store is not None:
                 self._store.close()
-            self._adapter = self._store = None
+            self._adapter = self._store = self._confirmations = None
 
     # ---- enqueue ----------------------------------------------------------------------------------------------------
 
     def enqueue(self, call: Call[Any]) -> Job[Any]:
         """See Task.enqueue()."""
-        return self.enqueue_many([call])[0]
+        return self._enqueue_batch([call])[0]
 
-    def enqueue_many(self, calls: Sequence[Call[Any]]) -> list[Job[Any]]:
-        """See Task.enqueue_many()."""
-        prepared = [(call, *self._prepare(call)) for call in calls]
+    def enqueue_batches(self, calls: Iterable[Call[Any]], size: int) -> Iterator[list[Job[Any]]]:
+        """See Task.enqueue_batches()."""
+        calls, done = iter(calls), 0
+        while batch := list(itertools.islice(calls, size)):
+            made: list[Created] = []
+            ids: list[str] = []
+            try:
+                jobs = self._enqueue_batch(batch, made, ids)
+            except (EnqueueError, PayloadError) as error:
+                if not done and not made:
+                    raise
+                raise BulkEnqueueError.of(error, done + len(made), ids[len(made) :]) from error
+            done += len(jobs)
+            yield jobs
+
+    def _enqueue_batch(
+        self, calls: Sequence[Call[Any]], made: list[Created] | None = None, ids: list[str] | None = None
+    ) -> list[Job[Any]]:
+        """All are checked before any is recorded, and they are recorded in one step; with hooks, which are told of each
+        as it is recorded, one by one. `made` and `ids` take what became of them, and theirs, where it breaks."""
+        made, ids = [] if made is None else made, [] if ids is None else ids
+        prepared = [self.prepare(call) for call in calls]
+        ids.extend(new.id for _, new in prepared)
         until = time.monotonic() + self.settings.enqueue_timeout
-        jobs: list[Job[Any]] = []
-        ready: dict[str, list[Publication]] = {}
         try:
-            for call, message, new in prepared:
-                made = self._accept(message, new, until)
-                if made.pseq is not None:
-                    ready.setdefault(new.route, []).append(Publication(message, made.pseq, made.number, made.epoch))
-                jobs.append(Job(new.id, app=self, task=call.task, created=made.created))
+            if self.hooks or any(new.key is not None for _, new in prepared):
+                for index, (call, (message, new)) in enumerate(zip(calls, prepared, strict=True)):
+                    there, one = self._accept_one(call, message, new, until)
+                    prepared[index] = (there, new)
+                    made.append(one)
+            else:
+                made.extend(self._create(prepared, until))
         finally:  # those before one that was refused are accepted
+            ready: dict[str, list[Publication]] = {}
+            for (message, _), one in zip(prepared, made, strict=False):
+                if one.pseq is not None:
+                    publication = Publication(message, one.pseq, one.number, one.epoch, self.settings.signer)
+                    ready.setdefault(message.route, []).append(publication)
             for route, publications in ready.items():
                 self._publish(route, publications)
-        return jobs
+        return [
+            Job(new.id if one.created else one.other or new.id, app=self, task=call.task, created=one.created)
+            for call, (_, new), one in zip(calls, prepared, made, strict=True)
+        ]
 
-    def _prepare(self, call: Call[Any]) -> tuple[Message, NewJob]:
-        task, asked, settings = call.task, call.task.request, self.settings
+    def prepare(
+        self,
+        call: Call[Any],
+        *,
+        id: str | None = None,
+        inputs: list[list[Any]] | None = None,
+        in_place_of: str | None = None,
+    ) -> tuple[Message, NewJob]:
+        """What is recorded for a call. `id` for one that has none of its own; `in_place_of`: the id that it has in any
+        case; `inputs`: see Message."""
+        task, asked, settings, start = call.task, call.task.request, self.settings, starting.get()
         task.check_importable()
-        arguments = task.codec(settings.payload_limit).encode_arguments(call.args, call.kwargs)
+        later = frozenset(path[0] for path, _, _ in inputs or ())
+        arguments = task.codec(settings.payload_limit).encode_arguments(call.args, call.kwargs, later=later)
+        own = cast("str", settings.backend)
+        backend = asked.backend or own
+        if (backend == "memory") is not (own == "memory"):
+            raise ConfigError(
+                f"backend={backend!r} for a job of {task.name!r}: not from an App whose backend is {own!r}"
+            )
         named = task.retry if asked.retry is None else asked.retry
         if isinstance(named, str):
             settings.retry_policy(named)  # a name that nobody knows is said before anything is written
+        made_up = secrets.token_hex(24)  # once: the system takes its time over each
         message = task.message(
-            asked.id or uuid.uuid4().hex,
+            in_place_of or asked.id or id or (start.id if start is not None else made_up[:32]),
             arguments.args,
             arguments.kwargs,
-            backend=cast("str", settings.backend),
+            backend=backend,
             default_ttl=settings.result_ttl,
         )
+        if inputs:
+            message = replace(message, inputs=inputs)
         codec = settings.payload_codec
         try:
             message, digest = message.encoded(codec)
@@ -221,60 +322,113 @@ class App:
             ) from error
         new = NewJob(
             id=message.id,
-            message=message.seal(),
+            message=message.seal(settings.signer),
             digest=digest,
             route=message.route,
-            token=secrets.token_hex(8),
+            token=made_up[32:],
             result_ttl=message.result_ttl,
             at=None if asked.at is None else asked.at.timestamp(),
             delay=asked.delay,
             expires=None if asked.expires_at is None else asked.expires_at.timestamp(),
             expires_in=asked.expires_in,
+            parent=None if start is None else (start.parent, start.fence),
+            elsewhere=backend != own,
+            key=None if asked.key is None else f"{task.name} {asked.key}",
+            if_held="existing" if asked.on_duplicate is None or asked.on_duplicate == "reject" else asked.on_duplicate,
+            key_ttl=asked.key_ttl,
         )
         return message, new
 
-    def _accept(self, message: Message, new: NewJob, until: float) -> Created:
-        """Record the job, and tell the hooks."""
+    def _accept_one(self, call: Call[Any], message: Message, new: NewJob, until: float) -> tuple[Message, Created]:
+        """Record the job, or what becomes of it where another one holds its key. The message that is recorded now."""
+        made = self._accept(message, new, until, call)
+        while made.again:  # the other is to be asked for what this one asks, under its own id
+            there, off = self.prepare(call, in_place_of=made.other)
+            made = self._accept(there, off, until, None)
+            if made.same:
+                return there, made
+            made = self._accept(message, new, until, call)  # it has ended meanwhile
+        if made.created and made.other is not None:
+            tell_cancelled(self.hooks, self.store, [made.other])
+        return message, made
+
+    def _accept(self, message: Message, new: NewJob, until: float, call: Call[Any] | None) -> Created:
+        """Record the job, and tell the hooks. `call`: as which another job that is found must do."""
         hooks = self.hooks
-        if not hooks:
-            return self._create(new, until)
         told = event_of(message, EventKind.enqueued, time.time(), delay=new.delay)
         headers = dict(message.headers)
         with hooks.around_enqueue(told, headers):
             if headers:
                 headers = {str(name): str(value) for name, value in headers.items()}
-                new = replace(new, message=replace(message, headers=headers).seal())
-            made = self._create(new, until)
+                new = replace(new, message=replace(message, headers=headers).seal(self.settings.signer))
+            (made,) = self._create([(message, new)], until, call)
             if made.created:
                 delay = new.delay if new.at is None else max(new.at - made.at, 0.0)
                 hooks(replace(told, at=moment(made.at), delay=delay or None, headers=headers))
         return made
 
-    def _create(self, new: NewJob, until: float) -> Created:
+    def _create(
+        self, prepared: Sequence[tuple[Message, NewJob]], until: float, call: Call[Any] | None = None
+    ) -> list[Created]:
+        """`call`: as which another job that is found must do, where it is one. Raises EnqueueError, StaleAttempt."""
+        news = [new for _, new in prepared]
+        wires = [self._wired(message, new) for message, new in prepared]
+        made = self.ask(lambda: self.store.create_many(news, wires), news[0].id, until, len(news))
+        if isinstance(made, IdTaken):
+            raise _asks_for_another(made.id, child=any(new.parent for new in news))
+        for new, one in zip(news, made, strict=True):
+            if one.stale:
+                assert new.parent is not None
+                raise StaleAttempt(
+                    f"job {new.parent[0]}: somebody else has ended this attempt, which can start nothing"
+                )
+        if call is not None:
+            _check_found(call, news[0], made[0])
+        return made
+
+    def ask(self, call: Callable[[], T], id: str, until: float, count: int = 1) -> T:
         """Within enqueue_timeout, whatever the store does: it is asked again only while a whole answer still fits."""
         sent = False
         while True:
             try:
-                made = self.store.create(new)
-                break
+                return call()
             except StoreAway as error:
                 sent = sent or error.sent
                 if until - time.monotonic() < 3 * self.settings.store_timeout + 0.1:  # connecting, and two answers
                     known = "it is not known whether the job was recorded" if sent else "the job was not recorded"
+                    which = f"job {id} was" if count == 1 else f"job {id} and {count - 1} more were"
                     raise EnqueueError(
-                        f"job {new.id} was not enqueued within {self.settings.enqueue_timeout:g} s: {error}; "
-                        f"{known}. Enqueueing again with options(id={new.id!r}) doubles nothing",
+                        f"{which} not enqueued within {self.settings.enqueue_timeout:g} s: {error}; "
+                        f"{known}. Enqueueing again with options(id={id!r}) doubles nothing",
                         recorded=None if sent else False,
-                        job_id=new.id,
+                        job_id=id,
                     ) from error
                 time.sleep(0.1)
-        if not made.same:
-            raise EnqueueError(
-                f"job {new.id!r} exists, and asks for something else: another task, other arguments, another queue",
-                recorded=False,
-                job_id=new.id,
-            )
-        return made
+
+    def publish_taken(self, taken: Sequence[tuple[str, Taken]]) -> None:
+        """Publish what the store has queued, each with its route. What fails is made good by the stewards."""
+        ready: dict[str, list[Publication]] = {}
+        for route, one in taken:
+            with suppress(InvalidMessage):  # said by the stewards
+                message = Message.to_publish(one.message)
+                publication = Publication(message, one.pseq, one.number, one.epoch, self.settings.signer)
+                ready.setdefault(route, []).append(publication)
+        for route, publications in ready.items():
+            self._publish(route, publications)
+
+    def _wired(self, message: Message, new: NewJob) -> Wire | None:
+        """What publishes it in the step that records it, where the broker is on the store's Redis."""
+        if not self._on_one_redis or new.at is not None or new.delay is not None or new.elsewhere or new.key:
+            return None
+        # Made up for each: nobody can have them stand in the arguments.
+        made_up = secrets.token_bytes(18)
+        pseq, epoch = 10**15 + int.from_bytes(made_up[:6], "big"), made_up[6:].hex()
+        commands = cast("Wiring", self.adapter).wire(Publication(message, pseq, 1, epoch))
+        if commands is None:
+            return None
+        mark = str(pseq)
+        at = next((i, k) for i, args in enumerate(commands) for k, arg in enumerate(args) if mark in arg)
+        return Wire(tuple(map(tuple, commands)), at, mark, epoch)
 
     def _publish(self, route: str, publications: list[Publication]) -> None:
         """The jobs are accepted: what fails from here on is made good by a steward.
@@ -285,36 +439,64 @@ class App:
             return
         try:
             self.adapter.publish(publications)
-            self.store.published(route, [(one.message.id, one.pseq) for one in publications])
+            self._confirm(route, [(one.message.id, one.pseq) for one in publications])
         except ConnectionError as error:
             self._ask_broker_at = time.monotonic() + BROKER_AWAY_PAUSE
             log.warning("recorded, and published when the broker is back: %s", error)
         except Exception:
             log.exception("the jobs are recorded, but could not be published from here")
 
+    def _confirm(self, route: str, published: list[tuple[str, int]]) -> None:
+        """To the store, behind the caller's back: nobody has to wait for that. In memory nobody would."""
+        if self.settings.backend == "memory":
+            self.store.published(route, published)
+            return
+        with self._lock:
+            if self._confirmations is None:
+                self._confirmations = Confirmations(self.store)
+            confirmations = self._confirmations
+        confirmations.add(route, published)
+
     def revive(
-        self, id: str, *, backend: str | None = None, arguments: tuple[list[Any], dict[str, Any]] | None = None
+        self,
+        id: str,
+        *,
+        backend: str | None = None,
+        arguments: tuple[list[Any], dict[str, Any]] | None = None,
+        anew: bool = False,
     ) -> Job[Any]:
-        """Queue a failed or cancelled job again. Its attempts are numbered on, and its retries are counted anew.
+        """Queue a failed or cancelled job again. Its attempts are numbered on, and its retries are counted anew; it
+        goes on after the steps that it has finished.
 
         Args:
             backend: the engine that is to run it; this App's by default, wherever the job was before. On another one
                 it is published by that one's stewards: within a tick of theirs, or once a worker starts there.
             arguments: (args, kwargs) for it from now on, as JSON values; None: as they were.
+            anew: with none of its steps done. So it is with other arguments.
 
         Raises:
             JobNotFound: an unknown id.
-            QueuekitError: the job has not ended, or has succeeded; or a payload codec has encoded its arguments.
+            QueuekitError: the job has not ended, or has succeeded; a payload codec has encoded its arguments; or its
+                signature is of none of the keys here.
         """
         record = self.store.get(id)
         if record is None:
             raise JobNotFound(f"no job {id!r} in namespace {self.settings.namespace!r}")
         own = cast("str", self.settings.backend)
         elsewhere = backend is not None and backend != own
-        back = revive(self.store, record, backend=backend or own, arguments=arguments, handed_over=elsewhere)
+        signer = self.settings.signer
+        back = revive(
+            self.store,
+            record,
+            signer,
+            backend=backend or own,
+            arguments=arguments,
+            handed_over=elsewhere,
+            anew=anew,
+        )
         message, taken = back.message, back.taken
         if not elsewhere:
-            self._publish(message.route, [Publication(message, taken.pseq, taken.number, taken.epoch)])
+            self._publish(message.route, [Publication(message, taken.pseq, taken.number, taken.epoch, signer)])
         tell_revived(self.hooks, self.store, message)
         return Job(id, app=self, task=find_task(message.task), created=False)
 
@@ -324,6 +506,15 @@ class App:
         if answer == "cancelled":
             tell_cancelled(self.hooks, self.store, [id])
         return answer
+
+    def cancel_workflow(self, id: str, reason: str) -> str:
+        """See WorkflowJob.cancel(): "cancelled", "ended" or "missing"."""
+        return self.store.cancel_flow(id, reason)
+
+    @property
+    def schedules(self) -> _AppSchedules:
+        """The schedules of the namespace: see queuekit.schedules."""
+        return _AppSchedules(self)
 
     # ---- the memory backend -----------------------------------------------------------------------------------------
 
@@ -338,8 +529,11 @@ class App:
         return self._memory("run_until_idle").run_until_idle(wait=wait)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of the memory backend."""
-        self._memory("advance").clock.advance(seconds)
+        """Move the clock of the memory backend. Each tick of a schedule on the way makes its job, which runs when the
+        others do; a clock that jumps over a wait makes none."""
+        if seconds < 0:
+            raise ValueError(f"advance() takes seconds >= 0, not {seconds}")
+        self._memory("advance").advance(seconds)
 
     def _memory(self, what: str) -> MemoryAdapter:
         if self.settings.backend != "memory":
@@ -347,6 +541,19 @@ class App:
         return cast("MemoryAdapter", self.adapter)
 
     # ---- workers ----------------------------------------------------------------------------------------------------
+
+    def fitting_pool(self) -> str | None:
+        """The pool for the tasks that this process has declared, where nobody has named one: `async` where all of them
+        are and the engine has it on this broker. None: the engine's default. Beside a Celery app of the user's, whose
+        native tasks share the pool, it is that app's affair."""
+        from queuekit.adapters import ASYNC
+        from queuekit.adapters.report import broker_of
+
+        if self.settings.pool is not None or (self.adapter.name == "celery" and self._natives["celery"] is not None):
+            return self.settings.pool
+        found = next((one for one in self.adapter.capabilities.pools if one.name == ASYNC), None)
+        runs = found is not None and (not found.brokers or broker_of(self.settings) in found.brokers)
+        return ASYNC if runs and all(task.is_async for task in registered_tasks()) else None
 
     def worker(self, *, queues: Sequence[str] = (), concurrency: int | None = None, pool: str | None = None) -> Worker:
         """A worker for the tasks that this process has declared; run it by adapter.run_worker().
@@ -359,12 +566,15 @@ class App:
         settings = self.settings
         pool = pool or settings.pool
         if pool is not None:
-            self.adapter.capabilities.check_pool(pool, backend=self.adapter.name)
-        _ = settings.payload_codec  # one that cannot be found is said now
+            from queuekit.adapters.report import broker_of
+
+            self.adapter.capabilities.check_pool(pool, backend=self.adapter.name, broker=broker_of(settings))
+        _ = settings.payload_codec, settings.blob_store  # one that cannot be found is said now
         for task in registered_tasks():
             task.codec(settings.payload_limit).check()
             if isinstance(task.retry, str):
                 settings.retry_policy(task.retry)
+        self.schedules.check()
         if settings.broker_url is not None and settings.broker_url.startswith(("redis://", "rediss://", "unix://")):
             refuse_cluster(settings.broker_url)
         if settings.strict:
@@ -382,8 +592,44 @@ class App:
             concurrency=concurrency or settings.concurrency,
             pool=pool,
             hooks=self.hooks,
+            register=self.schedules.register,
             shared=runs is not None and runs.concurrent and not runs.processes,
+            publish=self.publish_taken,
         )
+
+
+def _asks_for_another(id: str, *, child: bool = False) -> EnqueueError:
+    return EnqueueError(
+        f"job {id!r} exists, and asks for something else: another task, other arguments, another queue"
+        + (". Children are found by their order: give enqueue() a key" if child else ""),
+        recorded=False,
+        job_id=id,
+    )
+
+
+def _check_found(call: Call[Any], new: NewJob, made: Created) -> None:
+    """Whether the job that was found in its place will do. Raises EnqueueError."""
+    if not made.same:
+        raise _asks_for_another(new.id)
+    # One that is found by its id is the same request, made again.
+    if not made.created and made.other is not None and call.task.request.on_duplicate == "reject":
+        raise DuplicateJob(
+            f"job {new.id} was not enqueued: job {made.other} of the same task holds its key {call.task.request.key!r}",
+            recorded=False,
+            job_id=made.other,
+        )
+
+
+class _AppSchedules(Schedules):
+    def __init__(self, app: App) -> None:
+        super().__init__(app.store, app.settings, lambda call, id: app.prepare(call, in_place_of=id))
+        self._app = app
+
+    def run_now(self, name: str) -> Job[Any]:
+        message, id = self.make_now(name)
+        if self._app.hooks:
+            self._app.hooks(event_of(message, EventKind.enqueued, self._app.store.now()))
+        return Job(id, app=self._app, task=find_task(message.task))
 
 
 def _complete(settings: Settings, natives: Mapping[str, Any]) -> Settings:
@@ -449,7 +695,13 @@ def configure(**settings: Any) -> App:
             del settings["hooks"]  # it leaves those of the environment and the files alone
     global _default
     with _default_lock:
-        if _default is not None and _default.in_use:
+        made = _default
+        if made is not None and made.final:
+            return made
+        if made is not None and (again := made.configured(settings, natives)) is not None:
+            _default = again
+            return again
+        if made is not None and made.in_use:
             raise ConfigError(
                 "configure() comes too late: the default App is in use. Call it once, before the first job is "
                 "enqueued; for more than one App, make them and use them with `with app.activate():`"

@@ -68,7 +68,8 @@ def names_in_time(base: type[Any]) -> type[Any]:
 
         def connect(self) -> None:
             host, whole = getattr(self, "host", None), self.socket_connect_timeout
-            if host is None or not whole:  # a Unix socket, or no hurry
+            # a Unix socket, or no hurry, or nothing to do: redis-py asks for each command
+            if host is None or not whole or self.is_connected:
                 super().connect()
                 return
             began = time.monotonic()

@@ -3,7 +3,13 @@
     QueuekitError
     ├── ConfigError             a setting, a declaration or an installation that cannot work
     ├── EnqueueError            a job could not be handed over; `recorded` says whether it exists
+    │   ├── BulkEnqueueError    ... after others that were; says how many, and which are in doubt
+    │   └── DuplicateJob        ... since another one holds its key, and on_duplicate="reject"
     ├── PayloadError            an argument or a result that does not fit its type, or cannot be encoded
+    ├── StepError               a step that cannot be run as it is called
+    │   ├── StepChanged         ... since an earlier attempt had another one in its place
+    │   └── StepUnknown         ... since it began before, and nobody knows whether it took effect
+    ├── BlobAway                (also a ConnectionError) the blob hook could not keep or give a step's result
     ├── JobNotFound             no record of that id (never enqueued, or expired)
     ├── JobNotReady             (also a TimeoutError) the result is not there yet
     ├── JobFailed               the job ended as failed; carries its record
@@ -23,11 +29,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from queuekit.handle import Job
     from queuekit.job import JobInfo
     from queuekit.retry import Category
 
 __all__ = [
+    "BlobAway",
+    "BulkEnqueueError",
     "ConfigError",
+    "DuplicateJob",
     "EnqueueError",
     "JobCancelled",
     "JobFailed",
@@ -37,6 +49,9 @@ __all__ = [
     "QueuekitError",
     "SoftTimeout",
     "StaleAttempt",
+    "StepChanged",
+    "StepError",
+    "StepUnknown",
 ]
 
 
@@ -74,6 +89,47 @@ class EnqueueError(QueuekitError):
         self.job_id = job_id
 
 
+class BulkEnqueueError(EnqueueError):
+    """enqueue_many() or enqueue_batches() broke off after jobs that are recorded. `recorded` and `job_id` are of the
+    job, or the batch, at which it did; `__cause__` says why.
+
+    Attributes:
+        accepted: how many are recorded, and will run: the first so many of the calls.
+        in_doubt: the ids of the batch of which it is not known whether it was recorded (of all of it or of none).
+        jobs: the jobs that are recorded, where enqueue_many() was to give them.
+    """
+
+    def __init__(
+        self, message: str, *, recorded: bool | None, job_id: str, accepted: int, in_doubt: Sequence[str]
+    ) -> None:
+        super().__init__(message, recorded=recorded, job_id=job_id)
+        self.accepted = accepted
+        self.in_doubt = tuple(in_doubt)
+        self.jobs: list[Job[Any]] = []
+
+    @classmethod
+    def of(cls, error: EnqueueError | PayloadError, accepted: int, rest: Sequence[str]) -> BulkEnqueueError:
+        """`rest`: the ids of the batch that it broke off in, but for those that are recorded."""
+        recorded = error.recorded if isinstance(error, EnqueueError) else False
+        in_doubt = rest if recorded is None else ()
+        known = f"it is not known whether the next {len(in_doubt)} are" if in_doubt else "the next one is not"
+        return cls(
+            f"the first {accepted} jobs are recorded, and will run; {known}: {error}",
+            recorded=recorded,
+            job_id=error.job_id if isinstance(error, EnqueueError) else "",
+            accepted=accepted,
+            in_doubt=in_doubt,
+        )
+
+
+class DuplicateJob(EnqueueError):
+    """Another job holds the key, and was to be no answer: options(key=, on_duplicate="reject").
+
+    Attributes:
+        job_id: that of the job that holds it. `recorded` is False: the new one is not.
+    """
+
+
 class PayloadError(QueuekitError):
     """An argument or a result does not fit its declared type, cannot be encoded as JSON, or is too large.
 
@@ -84,6 +140,26 @@ class PayloadError(QueuekitError):
     def __init__(self, message: str, *, parameter: str | None = None) -> None:
         super().__init__(message)
         self.parameter = parameter
+
+
+class StepError(QueuekitError):
+    """A step cannot be run as it is called. It ends the job, whatever its policy says: to try again would not help."""
+
+
+class StepChanged(StepError):
+    """An earlier attempt of the job had another step in this place, or a result of another type: the code has changed
+    since, or does not call its steps in the same order each time."""
+
+
+class StepUnknown(StepError):
+    """The step (with on_unknown="fail") began in an earlier attempt, and nobody knows whether it took effect. Catch it
+    to find out, and to go on."""
+
+
+class BlobAway(QueuekitError, ConnectionError):
+    """The blob hook failed, also when it was called again: a step's result could not be kept, and is lost, or what an
+    earlier attempt has kept could not be read now. `__cause__` is what the hook raised. The policy says what follows,
+    as after any lost connection; a cause that is a refusal (401, 403) is one here too."""
 
 
 class JobNotFound(QueuekitError):

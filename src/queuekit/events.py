@@ -8,6 +8,9 @@ Which process and thread: `enqueued` in the program that enqueues, `cancelled` o
 that cancels it; what an attempt does in the worker's process or forked child that runs it, in the thread that runs
 synchronous tasks; what is seen of attempts that nobody ended (`lost`, and the `retried`, `failed` or `cancelled` that
 comes of it) in a steward. So a hook has to be thread-safe and may not expect to see a job's whole life in one process.
+
+Order: one process tells of a job's facts in their order. Between processes nothing waits for a hook: the next attempt
+may have `started` before the steward tells that the one before it was `lost`. Where the order matters, sort by `at`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from queuekit import confirming
 from queuekit.errors import ConfigError
 from queuekit.imports import import_named
 from queuekit.job import JobStatus, moment
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from queuekit.retry import Category
     from queuekit.store import Store
 
-__all__ = ["EventKind", "Hooks", "JobEvent", "JobHook", "JobInstrument", "load_hooks"]
+__all__ = ["Around", "EventKind", "Hooks", "JobEvent", "JobHook", "JobInstrument", "load_hooks"]
 
 log = logging.getLogger("queuekit")
 
@@ -166,6 +170,8 @@ class Hooks:
             self._safely(hook, context, hook, event)
 
     def flush(self) -> None:
+        """This process ends without exit handlers: what is held back is sent, by the hooks and to the store."""
+        confirming.flush()
         for hook in self._hooks:
             flush = getattr(hook, "flush", None)
             if flush is not None:
@@ -173,7 +179,7 @@ class Hooks:
 
     @contextmanager
     def around_enqueue(self, event: JobEvent, headers: MutableMapping[str, str]) -> Iterator[None]:
-        around = _Around(self, None)
+        around = Around(self, None)
         around.enter("around_enqueue", event, headers)
         try:
             yield
@@ -182,9 +188,9 @@ class Hooks:
             raise
         around.leave(None)
 
-    def around_attempt(self, event: JobEvent, context: contextvars.Context) -> _Around:
+    def around_attempt(self, event: JobEvent, context: contextvars.Context) -> Around:
         """Enter; the caller has to leave()."""
-        around = _Around(self, context)
+        around = Around(self, context)
         around.enter("around_attempt", event)
         return around
 
@@ -202,7 +208,7 @@ class Hooks:
             return None
 
 
-class _Around:
+class Around:
     """The context managers of all hooks around one piece of work."""
 
     def __init__(self, hooks: Hooks, context: contextvars.Context | None) -> None:

@@ -12,9 +12,10 @@ from typing_extensions import TypeVar
 from queuekit.errors import JobCancelled, JobFailed, JobNotFound, JobNotReady, QueuekitError
 from queuekit.job import JobStatus
 from queuekit.message import Message
+from queuekit.store.following import EVERY, Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from datetime import timedelta
 
     from queuekit.app import App
@@ -35,7 +36,7 @@ class Job(Generic[R]):
 
     Attributes:
         id: the job's id; all that is needed to find it again: Job.fetch(id), or task.job(id).
-        created: False where an existing job was found under the id.
+        created: False where an existing job was found under the id, or with the key.
     """
 
     __slots__ = ("_app", "_task", "created", "id")
@@ -112,6 +113,18 @@ class Job(Generic[R]):
             wait = min(wait * 1.5, _LONGEST_WAIT)
         return self._ended()
 
+    def follow(self) -> Iterator[JobInfo]:
+        """The record, as it is now and each time that its status, its attempts or its progress have changed, until the
+        job has ended. Looks twice a second. Raises JobNotFound."""
+        changes = Changes(self._app.store, self.id, self.info)
+        while True:
+            if (info := changes.look()) is not None:
+                yield info
+            if changes.over:
+                return
+            if not self._app.run_next():
+                time.sleep(EVERY)
+
     def _ended(self) -> R:
         record = self._record()
         if record.status is JobStatus.cancelled:
@@ -149,10 +162,18 @@ class Job(Generic[R]):
             error_message=(last.error_message if last else None) or "",
         )
 
-    def cancel(self, reason: str = "") -> bool:
+    def cancel(self, reason: str = "", *, whole: bool = False) -> bool:
         """Ask that the job end. True where it was not over: one that had not started never starts; a running one is
-        told. Raises JobNotFound."""
-        answer = self._app.cancel(self.id, reason)
+        told; so are the jobs that it has started.
+
+        Args:
+            whole: the workflow that it is a step of, in all.
+
+        Raises:
+            JobNotFound: an unknown id.
+        """
+        flow = self._record().flow if whole else ""
+        answer = self._app.cancel_workflow(flow, reason) if flow else self._app.cancel(self.id, reason)
         if answer == "missing":
             raise JobNotFound(f"no job {self.id!r} in namespace {self._app.settings.namespace!r}")
         return answer != "ended"
@@ -232,6 +253,19 @@ class Job(Generic[R]):
     async def ainfo(self) -> JobInfo:
         return await _in_thread(self.info)
 
+    async def afollow(self) -> AsyncIterator[JobInfo]:
+        """follow(), for web handlers: no thread is held while nothing happens."""
+        import asyncio
+
+        changes = Changes(self._app.store, self.id, self.info)
+        while True:
+            if (info := await _in_thread(changes.look)) is not None:
+                yield info
+            if changes.over:
+                return
+            if not await _in_thread(self._app.run_next):
+                await asyncio.sleep(EVERY)
+
     async def aresult(self, *, timeout: float | timedelta | None = None) -> R:
         """result(), waiting in the loop: no thread is held meanwhile."""
         import asyncio
@@ -248,8 +282,8 @@ class Job(Generic[R]):
             wait = min(wait * 1.5, _LONGEST_WAIT)
         return await _in_thread(self._ended)
 
-    async def acancel(self, reason: str = "") -> bool:
-        return await _in_thread(self.cancel, reason)
+    async def acancel(self, reason: str = "", *, whole: bool = False) -> bool:
+        return await _in_thread(lambda: self.cancel(reason, whole=whole))
 
 
 class _Many:

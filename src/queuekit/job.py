@@ -1,5 +1,7 @@
 """The record of one job: its states, its attempts, and which state may follow which.
 
+    waiting ─▶ scheduled, queued, cancelled          of a workflow: those that it waits for have ended
+
                  ┌────────────── cancel ───────────────┐
                  │                                     ▼
     scheduled ─▶ queued ─▶ running ─▶ succeeded     cancelled
@@ -9,6 +11,8 @@
                   └─ retrying ◀┘ ────── cancel ─────────┘
 
     failed, cancelled ─▶ queued          revived by hand
+    cancelled ─▶ waiting                 what has stopped it was revived
+    queued ─▶ scheduled                  put off by another request with its key, before it has started
 
 Every time in a record is the store's clock, in seconds since the epoch.
 """
@@ -26,12 +30,23 @@ if TYPE_CHECKING:
 
     from queuekit.retry import Category
 
-__all__ = ["RECORD_VERSION", "TERMINAL", "TRANSITIONS", "Attempt", "JobInfo", "JobStatus", "Record"]
+__all__ = [
+    "JOINED_VERSION",
+    "RECORD_VERSION",
+    "TERMINAL",
+    "TRANSITIONS",
+    "Attempt",
+    "JobInfo",
+    "JobStatus",
+    "Progress",
+    "Record",
+]
 
 
 class JobStatus(StrEnum):
     """Where a job stands. More may come: compare with what you know, and do not enumerate."""
 
+    waiting = "waiting"
     scheduled = "scheduled"
     queued = "queued"
     running = "running"
@@ -42,12 +57,15 @@ class JobStatus(StrEnum):
 
 
 RECORD_VERSION: Final = 1  # also in the prelude of the Lua scripts, which read the version before as well
+JOINED_VERSION: Final = 2  # of jobs of a workflow, and of those that have started others: not for programs from before
 
 TERMINAL: Final = frozenset({JobStatus.succeeded, JobStatus.failed, JobStatus.cancelled})
 
 TRANSITIONS: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
+    JobStatus.waiting: frozenset({JobStatus.scheduled, JobStatus.queued, JobStatus.cancelled}),
     JobStatus.scheduled: frozenset({JobStatus.queued, JobStatus.running, JobStatus.cancelled}),
-    JobStatus.queued: frozenset({JobStatus.queued, JobStatus.running, JobStatus.cancelled}),
+    # scheduled: one with a key that is put off
+    JobStatus.queued: frozenset({JobStatus.queued, JobStatus.scheduled, JobStatus.running, JobStatus.cancelled}),
     JobStatus.running: frozenset(
         {JobStatus.succeeded, JobStatus.failed, JobStatus.cancelled, JobStatus.retrying, JobStatus.queued}
     ),
@@ -55,7 +73,7 @@ TRANSITIONS: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
     JobStatus.retrying: frozenset({JobStatus.queued, JobStatus.running, JobStatus.cancelled}),
     JobStatus.succeeded: frozenset(),
     JobStatus.failed: frozenset({JobStatus.queued}),
-    JobStatus.cancelled: frozenset({JobStatus.queued}),
+    JobStatus.cancelled: frozenset({JobStatus.queued, JobStatus.waiting}),
 }
 
 
@@ -88,8 +106,33 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a task has said that it is. It stays when the attempt ends, until a later one says something.
+
+    Attributes:
+        done: of `total`, which is None where the task does not know it.
+        at: when the store heard of it.
+        attempt: which one said so.
+    """
+
+    done: float
+    total: float | None
+    message: str
+    at: datetime
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobInfo:
-    """What the store knows of a job, without its arguments and its result."""
+    """What the store knows of a job, without its arguments and its result.
+
+    Attributes:
+        parent: the job that has started it, or its workflow.
+        root: the job, or the workflow, at the top of its tree; its own id where it has no parent and no workflow.
+        children: the jobs and workflows that it has started, in that order.
+        workflow: that it is a step of.
+        after: the jobs of that workflow for whose ends it waits, or has waited.
+    """
 
     id: str
     task: str
@@ -103,6 +146,12 @@ class JobInfo:
     priority: int = 0
     due_at: datetime | None = None
     reason: str | None = None
+    progress: Progress | None = None
+    parent: str | None = None
+    root: str = ""
+    children: tuple[str, ...] = ()
+    workflow: str | None = None
+    after: tuple[str, ...] = ()
 
 
 def moment(seconds: float) -> datetime:
@@ -117,6 +166,16 @@ class Record:
         version: of the record's own fields; 0 for those that were made before they were numbered.
         suspect: its last attempt was lost, so that it runs alone next. 1: in a process of its own; 2: also as the only
             one of that kind on its worker, since it was lost with others again. 0: it is none.
+        key: its unique key, behind the name of its task and a space.
+        progress: when, in which attempt and what was said of it, as MILLISECONDS|ATTEMPT|JSON; "" for nothing.
+        parent, root, flow: see JobInfo, where `flow` is the workflow.
+        after: the jobs whose ends it waits for, as recorded; waits: those that have not come, and "^" for the start of
+            its workflow or, of a compensation, "!" for the end of that.
+        children: what it has started, in that order; a workflow has a "~" before its id.
+        rule: what its failure means to those who wait for it: "stop", "skip", "" outside of a workflow.
+        undoes: whose compensation it is.
+        stopped: whose end has stopped it.
+        needs: how many jobs that have not ended take its result.
     """
 
     id: str
@@ -136,6 +195,18 @@ class Record:
     runs: tuple[tuple[Mapping[str, Any], Mapping[str, Any] | None], ...] = field(default=())
     version: int = RECORD_VERSION
     suspect: int = 0
+    progress: str = ""
+    parent: str = ""
+    root: str = ""
+    flow: str = ""
+    after: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    rule: str = ""
+    undoes: str = ""
+    stopped: str = ""
+    needs: int = 0
+    key: str | None = None
 
     def attempts(self) -> tuple[Attempt, ...]:
         return tuple(_attempt(start, end) for start, end in self.runs)
@@ -156,7 +227,19 @@ class Record:
             priority=message["priority"],
             due_at=moment(self.due) if self.due is not None else None,
             reason=self.reason or None,
+            progress=_progress(self.progress) if self.progress else None,
+            parent=self.parent or None,
+            root=self.root or self.id,
+            children=tuple(one.removeprefix("~") for one in self.children),
+            workflow=self.flow or None,
+            after=self.after,
         )
+
+
+def _progress(text: str) -> Progress:
+    at, attempt, said = text.split("|", 2)
+    done, total, message = json.loads(said)
+    return Progress(done, total, message, moment(int(at) / 1000), int(attempt))
 
 
 def _attempt(start: Mapping[str, Any], end: Mapping[str, Any] | None) -> Attempt:

@@ -4,7 +4,7 @@
     the main thread      both, by SIGALRM: also out of a blocking system call, not out of C code that never returns
     any other thread     both, by an exception that CPython raises between two bytecodes: not out of a blocking call
 
-What is not interrupted here is ended in the record when its deadline passes; the adapters declare it pool by pool.
+What goes on all the same ends with its process: execution.stops sees it, and the adapters declare it pool by pool.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ async def limited(work: Coroutine[Any, Any, T], limits: Limits) -> T:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
+    started = loop.time()
     timers: dict[str, asyncio.TimerHandle] = {}
     swap = _Swap(limits)
 
@@ -97,6 +98,8 @@ async def limited(work: Coroutine[Any, Any, T], limits: Limits) -> T:
     except SoftCancel as error:  # for asyncio it would be a cancelled task
         raise SoftTimeout(*error.args).with_traceback(error.__traceback__) from error.__cause__
     finally:
+        if limits.hard is not None and loop.time() - started >= limits.hard:  # it has kept the loop, and its timers
+            limits.hard_passed = True
         for timer in timers.values():
             timer.cancel()
 

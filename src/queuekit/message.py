@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -22,30 +22,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from queuekit.payload.encoding import PayloadCodec, PayloadContext
+    from queuekit.signing import Signer
 
 __all__ = [
     "BUCKETS",
     "DOORBELL_VERSION",
     "HEADER",
     "ID_PATTERN",
+    "SCHEDULE",
+    "SIGNATURE",
     "VERSION",
     "Doorbell",
     "InvalidMessage",
     "Message",
     "Publication",
+    "as_text",
     "moved",
     "route_of",
+    "schedule_id",
+    "shortened",
     "split_route",
 ]
 
 VERSION: Final = 2  # of messages: 2 added `payload`
 DOORBELL_VERSION: Final = 1
 HEADER: Final = "queuekit"
+SIGNATURE: Final = "signature"  # in a sealed message and in a doorbell: see queuekit.signing
+SCHEDULE: Final = "queuekit-schedule"  # the header that names the schedule a job comes from
 ID_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")  # what all three engines accept as a job id
 QUEUE_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
 ROUTE_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}:[A-Za-z0-9_.-]{1,100}:[0369]\Z")
 MAX_TIMEOUT: Final = 1e9  # seconds: more than a lifetime, and no infinity in the record's arithmetic
+MAX_PSEQ: Final = 2**53  # what a Lua number can count
+MAX_NAME: Final = 1000  # characters of a task's name, or of an epoch
+KEPT: Final = 100_000  # characters of a message that cannot be read, in the quarantine
 BUCKETS: Final = (0, 3, 6, 9)  # the four levels that every engine can keep apart (kombu's Redis transport has four)
+_LEVELS: Final = tuple(max(one for one in BUCKETS if one <= priority) for priority in range(10))
+
+
+# json.dumps() makes an encoder at each call that asks for anything but its defaults.
+_compact: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_sorted: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 class InvalidMessage(ValueError):
@@ -85,12 +102,17 @@ def _current(
 
 def bucket(priority: int) -> int:
     """The highest of the four levels that is not above `priority` (0 to 9, higher first)."""
-    return max(level for level in BUCKETS if level <= priority)
+    return _LEVELS[priority] if 0 <= priority < len(_LEVELS) else max(one for one in BUCKETS if one <= priority)
 
 
 def route_of(backend: str, queue: str, priority: int) -> str:
     """The route of a job: first in, first out within it, on one backend, queue and priority level."""
     return f"{backend}:{queue}:{bucket(priority)}"
+
+
+def schedule_id(name: str) -> str:
+    """What stands for the job's id in the message that a schedule's are made from."""
+    return f"schedule-of-{name}"
 
 
 def split_route(route: str) -> tuple[str, str, int]:
@@ -104,6 +126,8 @@ class Message:
 
     Attributes:
         payload: the arguments as a payload codec encoded them, in base64; `args` and `kwargs` are empty then.
+        inputs: where arguments are the results of other jobs: [[PATH, JOB, TASK], ...]. PATH leads from an argument's
+            place or name into its lists and objects, to a null that stands for the result.
         framed: it was read by `frame()`: its arguments were left out, so it can be published and not run.
     """
 
@@ -122,6 +146,7 @@ class Message:
     retry: dict[str, Any] | str | None = None  # only where options(retry=) differs from the task's own policy
     headers: dict[str, str] = field(default_factory=dict)
     payload: str | None = None
+    inputs: list[list[Any]] | None = None
     framed: bool = False
 
     @property
@@ -138,13 +163,16 @@ class Message:
         """Whether the broker, the engine's monitors and logs are not to see arguments and result."""
         return self.private or self.framed or self.payload is not None
 
-    def seal(self) -> str:
+    def seal(self, signer: Signer | None = None) -> str:
+        """The text that is recorded, signed where there is a signer."""
         assert not self.framed, "its arguments were left out"
-        data = {**asdict(self), "version": self.version}
-        del data["framed"]
-        if self.payload is None:
-            del data["payload"]
-        return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        data = {name: getattr(self, name) for name in _SEALED}  # asdict() would copy the arguments, level by level
+        for name in ("payload", "inputs"):  # what says nothing is not written
+            if (value := getattr(self, name)) is not None:
+                data[name] = value
+        data["version"] = self.version
+        text = _compact(data)
+        return text if signer is None else signer.sign(text)
 
     @property
     def digest(self) -> str:
@@ -153,7 +181,9 @@ class Message:
 
     def _digest(self, salt: list[Any], key: bytes = b"") -> str:
         same = [self.task, self.args, self.kwargs, self.queue, self.backend, self.priority, *salt]
-        text = json.dumps(same, sort_keys=True, separators=(",", ":"))
+        if self.inputs:
+            same.append(self.inputs)
+        text = _sorted(same)
         return blake2b(text.encode(), digest_size=16, key=key).hexdigest()
 
     # ---- through a payload codec ------------------------------------------------------------------------------------
@@ -167,7 +197,7 @@ class Message:
 
         # Salted, so that equal arguments of two jobs cannot be told; and keyed, where the codec has a key for it.
         digest = self._digest([self.id], getattr(codec, "digest_key", b""))
-        data = json.dumps([self.args, self.kwargs], separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        data = _compact([self.args, self.kwargs])
         payload = encoding.encode(codec, data.encode(), self._context("arguments"))
         return replace(self, args=[], kwargs={}, payload=payload), digest
 
@@ -184,22 +214,24 @@ class Message:
             raise encoding.Undecodable(f"what the payload codec gave for job {self.id} are no arguments") from None
         return args, kwargs
 
-    def encode_result(self, codec: PayloadCodec, text: str) -> str:
+    def encode_result(self, codec: PayloadCodec, text: str, kind: Literal["result", "step"] = "result") -> str:
         """Raises whatever the codec raises."""
         from queuekit.payload import encoding
 
-        return encoding.encode_result(codec, text, self._context("result"))
+        return encoding.encode_result(codec, text, self._context(kind))
 
-    def decode_result(self, codec: PayloadCodec | None, text: str) -> str:
+    def decode_result(self, codec: PayloadCodec | None, text: str, kind: Literal["result", "step"] = "result") -> str:
         """The result's JSON text, of what was recorded. Raises Undecodable (a PayloadError)."""
         from queuekit.payload import encoding
 
-        return encoding.decode_result(codec, text, self._context("result"))
+        return encoding.decode_result(codec, text, self._context(kind))
 
-    def _context(self, kind: Literal["arguments", "result"]) -> PayloadContext:
+    def _context(self, kind: Literal["arguments", "result", "step"]) -> PayloadContext:
         from queuekit.payload import encoding
 
-        return encoding.PayloadContext(self.id, self.task, kind)
+        # Arguments that come by a schedule were encoded once, for all of its jobs.
+        of_all = kind == "arguments" and SCHEDULE in self.headers
+        return encoding.PayloadContext(schedule_id(self.headers[SCHEDULE]) if of_all else self.id, self.task, kind)
 
     @classmethod
     def open(cls, text: str | bytes) -> Message:
@@ -238,12 +270,18 @@ class Message:
 
 
 def moved(text: str, backend: str) -> str:
-    """A sealed message for another backend: of whatever version, with all that stands in it. Raises InvalidMessage."""
-    return json.dumps({**_object(text), "backend": backend}, separators=(",", ":"), ensure_ascii=False)
+    """A sealed message for another backend: of whatever version, with all that stands in it but its signature. As it
+    is where it is for that backend already. Raises InvalidMessage."""
+    data = _object(text)
+    if data.get("backend") == backend:
+        return text
+    data.pop(SIGNATURE, None)
+    return json.dumps({**data, "backend": backend}, separators=(",", ":"), ensure_ascii=False)
 
 
 _FRAME: Final = ("priority", "timeout", "result_ttl", "keep_result", "private", "retry")
 _KEPT: Final = frozenset(one.name for one in fields(Message)) - {"framed"}
+_SEALED: Final = tuple(one.name for one in fields(Message) if one.name not in {"framed", "payload", "inputs"})
 
 
 def _object(text: str | bytes) -> dict[str, Any]:
@@ -256,9 +294,25 @@ def _object(text: str | bytes) -> dict[str, Any]:
     return data
 
 
+def shortened(raw: str | bytes) -> str:
+    """A message that cannot be read, as the quarantine keeps it: its beginning, and how long it was."""
+    text = raw[: 4 * KEPT].decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    if len(text) <= KEPT and (isinstance(raw, str) or len(raw) <= 4 * KEPT):
+        return text
+    return f"{text[:KEPT]}... ({len(raw)} {'bytes' if isinstance(raw, bytes) else 'characters'})"
+
+
+def as_text(value: object) -> str:
+    """For the quarantine: JSON of whatever an engine has read."""
+    try:
+        return shortened(json.dumps(value, default=repr))
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text, or too deep
+        return f"(cannot be shown: {type(error).__name__})"
+
+
 @dataclass(frozen=True, slots=True)
 class Doorbell:
-    """The header of a native message: which job to ask the store for."""
+    """The header of a native message: which job to ask the store for. `header`: as it came, or was signed."""
 
     id: str
     task: str
@@ -269,8 +323,11 @@ class Doorbell:
     own_policy: bool = False  # options(retry=): the policy stands in the record, not on the task
     private: bool = False  # the arguments beside it are placeholders
     version: int = DOORBELL_VERSION
+    header: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def to_header(self) -> dict[str, Any]:
+        if self.header is not None:
+            return dict(self.header)
         return {
             "v": self.version,
             "id": self.id,
@@ -284,16 +341,18 @@ class Doorbell:
         }
 
     @classmethod
-    def from_header(cls, header: object) -> Doorbell:
-        """Raises InvalidMessage with the reason."""
-        if not isinstance(header, dict):
-            raise InvalidMessage(f"the header {HEADER!r} is a mapping, not {type(header).__name__}")
-        header = _current("doorbell", header, header.get("v"), DOORBELL_VERSION, DOORBELL_UPGRADES)
+    def from_header(cls, came: object) -> Doorbell:
+        """Its signature is checked by the claim. Raises InvalidMessage with the reason."""
+        if not isinstance(came, dict):
+            raise InvalidMessage(f"the header {HEADER!r} is a mapping, not {type(came).__name__}")
+        header = _current("doorbell", came, came.get("v"), DOORBELL_VERSION, DOORBELL_UPGRADES)
         id, task, pseq, epoch, route = (header.get(name) for name in ("id", "task", "pseq", "epoch", "route"))
         if not isinstance(id, str) or not ID_PATTERN.match(id):
             raise InvalidMessage(f"job id {str(id)[:80]!r} is not a valid id")
         if type(pseq) is not int or not (isinstance(task, str) and isinstance(epoch, str) and isinstance(route, str)):
             raise InvalidMessage("pseq must be an integer; task, epoch and route must be strings")
+        if not 0 <= pseq < MAX_PSEQ or len(task) > MAX_NAME or len(epoch) > MAX_NAME:
+            raise InvalidMessage("pseq, task or epoch are larger than any of ours")
         timeout = header.get("timeout")
         if timeout is not None and (type(timeout) not in {int, float} or not 0 < timeout < MAX_TIMEOUT):
             raise InvalidMessage(f"timeout {timeout!r} is not a number of seconds")
@@ -301,7 +360,13 @@ class Doorbell:
             raise InvalidMessage(f"route {route[:80]!r} is not backend:queue:level")
         own_policy = header.get("own_policy") is True
         private = header.get("private") is True
-        return cls(id, task, pseq, epoch, route, timeout, own_policy, private)
+        return cls(id, task, pseq, epoch, route, timeout, own_policy, private, header=came)
+
+    def check_native(self, id: object) -> None:
+        """Whether the engine's own id of the message is one that a publication of this job has. Raises
+        InvalidMessage: it was sent again under another id."""
+        if id not in (self.id, f"{self.id}-{self.pseq}"):
+            raise InvalidMessage(f"it came as {str(id)[:200]!r}, and its doorbell is of the job {self.id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +377,7 @@ class Publication:
     pseq: int
     number: int
     epoch: str
+    signer: Signer | None = field(default=None, compare=False, repr=False)
 
     @property
     def native_id(self) -> str:
@@ -326,8 +392,11 @@ class Publication:
 
     @property
     def doorbell(self) -> Doorbell:
+        return self._doorbell(self.message.hidden)
+
+    def _doorbell(self, hidden: bool) -> Doorbell:
         message = self.message
-        return Doorbell(
+        bell = Doorbell(
             message.id,
             message.task,
             self.pseq,
@@ -335,8 +404,10 @@ class Publication:
             message.route,
             message.timeout,
             message.retry is not None,
-            message.hidden,
+            hidden,
         )
+        return bell if self.signer is None else replace(bell, header=self.signer.sign_header(bell.to_header()))
 
-    def header(self) -> Mapping[str, Any]:
-        return self.doorbell.to_header()
+    def header(self, *, hidden: bool = False) -> Mapping[str, Any]:
+        """`hidden`: the arguments beside it are placeholders, though the message does not ask for that."""
+        return self._doorbell(hidden or self.message.hidden).to_header()

@@ -19,11 +19,12 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from queuekit.adapters import BrokerAway
 from queuekit.events import Hooks, load_hooks
-from queuekit.processes import is_alive
+from queuekit.processes import ENDING, OVER, is_alive
 from queuekit.store import StoreAway
 from queuekit.ticks import Ticker
 
@@ -38,6 +39,10 @@ __all__ = ["Steward", "main"]
 log = logging.getLogger("queuekit.steward")
 
 SAY_AGAIN: Final = 30.0  # seconds between two lines about the same outage
+
+CANCELLED: Final = 15.0  # seconds after a cancel at which a child is killed that still runs the job, whatever it does
+
+DYING: Final = 1.0  # seconds that the processes of a worker that is gone have to be gone too
 
 TOGETHER: Final = 0.2  # seconds in which processes die that die together
 
@@ -113,6 +118,11 @@ class Steward:
         self._end = end
         self._watched.poll.register(end, select.POLLIN | select.POLLHUP)
         self._running: set[str] = set()
+        self._alive: set[str] = set()  # those of them that were seen alive: only they can have met a time limit
+        self._cancelled: dict[tuple[str, str], float] = {}  # since when: jobs, with the child that runs each
+        self._over: dict[tuple[str, str], float] = {}  # since when: jobs over their limit, with the process of each
+        self._drains = False  # the worker has said that it ends by itself
+        self._seen = False  # alive: one that died while its steward was starting was not over a limit for that
         self._epoch = epoch
         self._no_beat, self._no_tick = _Outage("beat"), _Outage("tick")
         self._leaving = False
@@ -124,17 +134,22 @@ class Steward:
         ticking = threading.Thread(target=self._tick_on, name="queuekit-ticks", daemon=True)
         ticking.start()
         while not self._parent_gone():
+            self._seen = True
             self._beat()
             # A death or the end of the file wakes it at once; a beat is due each tick otherwise.
             self._watched.poll.poll(self.settings.tick * 1000)
+        self._await_the_dying()
         self._leave()
         self._leaving = True
         self._now.set()  # the last tick
         ticking.join(timeout=self.settings.lease)
 
     def _parent_gone(self) -> bool:
-        readable, _, _ = select.select([self._end], [], [], 0)
-        return bool(readable and not os.read(self._end, 1024)) or not is_alive(self.parent)
+        while select.select([self._end], [], [], 0)[0]:
+            if not os.read(self._end, 1024):
+                return True
+            self._drains = True  # whatever it says: there is nothing else to say
+        return not is_alive(self.parent)
 
     def _dies_too(self) -> bool:
         """Whether the worker goes as well, of whose processes one is gone: its own death takes them along, and can be
@@ -147,12 +162,19 @@ class Steward:
             dead = [process for process in self._running if not is_alive(process)]
             if dead and self._dies_too():
                 return  # and leaves: they were lost together
-            beat = self.store.beat(self.worker, dead=dead)
+            beat = self.store.beat(
+                self.worker,
+                dead=[one for one in dead if one in self._alive],
+                found=[one for one in dead if one not in self._alive],
+            )
             if not beat.alive:
                 beat = self._start_anew()
             if not self._epoch:
                 self._epoch = self.store.epoch()
             self._running = set(beat.processes)
+            self._alive = {one for one in self._running if one in self._alive or is_alive(one)}
+            self._end_cancelled(beat)
+            self._end_over(beat)
             self._watched.keep(self._running | {self.parent})
             for id in beat.lost:
                 log.warning("job %s: the process that ran its attempt has died", id, extra={"job_id": id})
@@ -166,6 +188,30 @@ class Steward:
             self._watched.keep({self.parent})
             time.sleep(self.settings.tick)
 
+    def _end_cancelled(self, beat: Beat) -> None:
+        """A child that runs C code cannot do it itself: no thread of it comes to run. Its death ends the attempt, and
+        the job as cancelled."""
+        now = time.monotonic()
+        asked = [one for one in zip(beat.cancels, beat.cancelled, strict=True) if one[1] not in {"", self.parent}]
+        self._cancelled = {one: self._cancelled.get(one, now) for one in asked}
+        for (id, process), since in self._cancelled.items():
+            if now - since > CANCELLED and is_alive(process):
+                log.warning("job %s was cancelled and does not end: its process is killed", id, extra={"job_id": id})
+                with suppress(ProcessLookupError):
+                    os.kill(int(process.partition(":")[0]), signal.SIGKILL)
+
+    def _end_over(self, beat: Beat) -> None:
+        """The last resort against code over its hard limit: a process in which no thread comes to run. Counted from
+        when it is seen here: a machine that was paused for an hour finds all limits passed."""
+        now = time.monotonic()
+        self._over = {one: self._over.get(one, now) for one in beat.over}
+        for (id, process), since in self._over.items():
+            mine = process == self.parent
+            if now - since > OVER[mine] and is_alive(process) and not (mine and self._drains):
+                log.error("job %s goes on over its time limit: its process is killed", id, extra={"job_id": id})
+                with suppress(ProcessLookupError):
+                    os.kill(int(process.partition(":")[0]), signal.SIGKILL)
+
     def _start_anew(self) -> Beat:
         epoch = self.store.epoch()
         if self._epoch in {"", epoch}:
@@ -176,20 +222,30 @@ class Steward:
                 "the store came back empty (epoch %s, %s before): what was recorded is lost with it. A job whose "
                 "message is still in the broker %s (store_lost)", epoch, self._epoch, what
             )  # fmt: skip
-        beat = self.store.beat(self.worker, start=True, about=self.about)
+        about = self.about and json.dumps({**json.loads(self.about), "clock": round(time.time(), 3)})
+        beat = self.store.beat(self.worker, start=True, about=about)
         self._epoch = epoch
         return beat
+
+    def _await_the_dying(self) -> None:
+        """The worker's children die with it, by the kernel's doing, and on a busy machine a moment later: nothing is to
+        run again beside one of them."""
+        with suppress(StoreAway):  # then those of the last beat
+            self._running = set(self.store.beat(self.worker).processes)
+        until = time.monotonic() + DYING
+        while time.monotonic() < until and any(map(is_alive, self._running)):
+            time.sleep(0.01)
 
     def _leave(self) -> None:
         until = time.monotonic() + self.settings.lease
         while time.monotonic() < until:
             try:
-                lost = self.store.leave(self.worker)
+                lost = self.store.leave(self.worker, seen=self._seen)
             except StoreAway:
                 time.sleep(self.settings.tick)
                 continue
             if lost:
-                log.warning("worker %s has died: %d attempts were lost, and run again", self.worker, len(lost))
+                log.warning("worker %s has died, and %d attempts with it", self.worker, len(lost))
             for id in lost:
                 self._lost.put(id)
             return
@@ -217,7 +273,7 @@ class Steward:
 
 
 def main() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)  # it leaves after its worker, not before
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     line = _first_line(sys.stdin.fileno())
@@ -235,7 +291,8 @@ def main() -> int:
     store = RedisStore.of(settings)
     assert settings.backend is not None
     adapter = load_adapter(settings.backend)(settings)
-    ticker, end = Ticker(store, adapter), sys.stdin.fileno()
+    ticker = Ticker(store, adapter, signer=settings.signer, late=settings.lease)
+    end = sys.stdin.fileno()
     path = order.get("path", [])
     Steward(
         store,

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Self, TypeAlias, cast, get_args, overload
 
 from typing_extensions import ParamSpec, TypeVar
 
@@ -21,22 +21,29 @@ from queuekit.errors import ConfigError
 from queuekit.message import ID_PATTERN, MAX_TIMEOUT, QUEUE_PATTERN, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from types import CodeType
 
     from queuekit.handle import Job
     from queuekit.payload import Codec
     from queuekit.retry import RetryPolicy
+    from queuekit.schedules import Scheduled
+    from queuekit.schedules.when import When
+    from queuekit.workflow import Flow, Group, Part, Step
 
-__all__ = ["Call", "Options", "Task", "agent_task", "find_task", "registered_tasks"]
+__all__ = ["Call", "Options", "Task", "agent_task", "enqueue_off_loop", "find_task", "registered_tasks"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", default=Any)
+A = TypeVar("A")
+B = TypeVar("B")
 Seconds: TypeAlias = float | timedelta
+OnDuplicate: TypeAlias = Literal["existing", "reject", "replace", "debounce"]
 
 _registry: dict[str, Task[..., Any, Any]] = {}
 _scopes: dict[str, CodeType] = {}  # the code of the module that declared it
+MAX_KEY: Final = 200  # characters
 _MAIN: Final = {"__main__", "__mp_main__"}  # the second: as multiprocessing imports it into a spawned process
 _NO_ROOM: Final = "Declare it at the top of a module, or give it a name that every process knows: @agent_task(name=...)"
 
@@ -66,15 +73,88 @@ class Options:
     timeout: float | None = None
     soft_timeout: float | None = None
     result_ttl: float | None = None
+    backend: str | None = None
+    key: str | None = None
+    on_duplicate: OnDuplicate | None = None
+    key_ttl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[R]):
-    """A request as a value: what to run, with what, and how. Made by Task.bind()."""
+    """A request as a value: what to run, with what, and how. Made by Task.bind().
+
+    Attributes:
+        rule, undo: what on_failure() and compensate() have said, for a step of a workflow.
+    """
 
     task: Task[..., R, Any]
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    rule: Literal["stop", "skip"] = "stop"
+    undo: Call[Any] | Callable[[Any], Call[Any]] | None = None
+
+    def enqueue(self) -> Job[R]:
+        """Hand it over: see Task.enqueue()."""
+        from queuekit.app import current_app
+
+        return current_app().enqueue(self)
+
+    async def aenqueue(self) -> Job[R]:
+        """enqueue(), without blocking the loop: see Task.aenqueue()."""
+        return await enqueue_off_loop(self.enqueue, self.task.request.id)
+
+    def then(self, step: Step[R, B] | Callable[[R], Call[B]] | Callable[[R], Part[B]], /) -> Flow[B]:
+        """A chain: this, and after it the step, which gets the result."""
+        from queuekit.workflow import chain
+
+        return chain(self, step)
+
+    @overload
+    def on_failure(self, rule: Literal["stop"], /) -> Call[R]: ...
+    @overload
+    def on_failure(self, rule: Literal["skip"], /) -> Call[R | None]: ...
+    def on_failure(self, rule: Literal["stop", "skip"], /) -> Call[Any]:
+        """What it means to those who wait for this step that it has failed, or was cancelled.
+
+        Args:
+            rule: "stop", as without this: they are cancelled, and those who wait for them. "skip": they go on without
+                it, and get None in the place of its result.
+
+        Raises:
+            ConfigError: another rule.
+        """
+        if rule not in {"stop", "skip"}:
+            raise ConfigError(f'on_failure({rule!r}) of a step of {self.task.name!r}: "stop" or "skip"')
+        return replace(self, rule=rule)
+
+    def compensate(self, undo: Call[Any] | Callable[[R], Call[Any]], /) -> Call[R]:
+        """What undoes this step: it runs where the step has succeeded, and its workflow was then stopped by the failure
+        or the cancel of another; after all of the workflow has ended, and those of later steps before those of earlier
+        ones. A function gets the step's result, to be handed on."""
+        return replace(self, undo=undo)
+
+
+async def enqueue_off_loop(call: Callable[[], A], id: str | None) -> A:
+    """What the call gives, which enqueues something under that id: see Task.aenqueue()."""
+    from secrets import token_hex
+
+    from queuekit.app import current_app
+    from queuekit.errors import EnqueueError
+    from queuekit.offloop import off_loop
+
+    app = current_app()
+    patience = app.settings.enqueue_timeout if app.in_use else 5.0  # reading them would block the loop
+
+    def refusal() -> EnqueueError:
+        name = id or token_hex(16)
+        return EnqueueError(
+            f"job {name} was not enqueued within {patience:g} s: other calls wait for the store, and none of them got "
+            "through. The job was not recorded",
+            recorded=False,
+            job_id=name,
+        )
+
+    return await off_loop(call, patience, refusal)
 
 
 class Task(Generic[P, R, C]):
@@ -100,6 +180,8 @@ class Task(Generic[P, R, C]):
         keep_result: bool,
         priority: int,
         private: bool,
+        schedule: Any = None,
+        max_concurrency: int | None = None,
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
@@ -113,6 +195,8 @@ class Task(Generic[P, R, C]):
         self.keep_result = keep_result
         self.priority = priority
         self.private = private
+        self.schedule = schedule
+        self.max_concurrency = max_concurrency
         self.is_async = inspect.iscoroutinefunction(fn)
         self.request = Options()
         self._unimportable = unimportable
@@ -161,31 +245,70 @@ class Task(Generic[P, R, C]):
         return current_app().enqueue(Call(self, args, kwargs))
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """enqueue(), without blocking the loop."""
-        import asyncio
+        """enqueue(), without blocking the loop: in one of eight threads that are there for that.
 
-        return await asyncio.to_thread(self.enqueue, *args, **kwargs)
+        Where it is cancelled before one of them has come to it, the job is not recorded. After that nobody knows: it
+        may be recorded, and will run then. Enqueue it again under an id of your own (`options(id=)`), which doubles
+        nothing, or cancel that.
+
+        Raises:
+            EnqueueError: as enqueue(); and where no thread has come to it within enqueue_timeout, in which no other
+                call got through to the store.
+        """
+        return await enqueue_off_loop(lambda: self.enqueue(*args, **kwargs), self.request.id)
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """The request as a value, to be enqueued later."""
         return Call(self, args, kwargs)
 
-    def enqueue_many(self, calls: Iterable[Call[R] | tuple[Any, ...]]) -> list[Job[R]]:
+    def map(self: Step[A, B], items: Iterable[A], /) -> Group[B]:
+        """A group: this task, once for each of the items."""
+        from queuekit.workflow import group
+
+        return group([self.bind(item) for item in items])
+
+    def enqueue_many(
+        self, calls: Iterable[Call[R] | tuple[Any, ...]], *, progress: Callable[[int], object] | None = None
+    ) -> list[Job[R]]:
         """Hand over many jobs: calls made by bind(), or tuples of positional arguments.
 
-        All are checked before the first is recorded. Raises as enqueue() does.
+        They are taken in batches of 200, each of which is checked before any of it is recorded, and then recorded in
+        one step: all of it or nothing. `progress` is called with the number of jobs that are recorded so far.
+
+        Raises:
+            BulkEnqueueError: it broke off after a batch that is recorded; `accepted` and `jobs` say what is.
+            EnqueueError, PayloadError: as enqueue() does, where nothing is recorded.
         """
-        from queuekit.app import current_app
+        from queuekit.errors import BulkEnqueueError
 
-        return current_app().enqueue_many(
-            [call if isinstance(call, Call) else Call(self, tuple(call)) for call in calls]
-        )
+        jobs: list[Job[R]] = []
+        try:
+            for batch in self.enqueue_batches(calls):
+                jobs += batch
+                if progress is not None:
+                    progress(len(jobs))
+        except BulkEnqueueError as error:
+            error.jobs = jobs
+            raise
+        return jobs
 
-    async def aenqueue_many(self, calls: Iterable[Call[R] | tuple[Any, ...]]) -> list[Job[R]]:
-        """enqueue_many(), without blocking the loop."""
+    async def aenqueue_many(
+        self, calls: Iterable[Call[R] | tuple[Any, ...]], *, progress: Callable[[int], object] | None = None
+    ) -> list[Job[R]]:
+        """enqueue_many(), without blocking the loop: in a thread, which calls `progress` too."""
         import asyncio
 
-        return await asyncio.to_thread(self.enqueue_many, calls)
+        return await asyncio.to_thread(self.enqueue_many, calls, progress=progress)
+
+    def enqueue_batches(self, calls: Iterable[Call[R] | tuple[Any, ...]], *, size: int = 200) -> Iterator[list[Job[R]]]:
+        """enqueue_many() for more than is to be in memory at a time: takes `size` of the calls, records them, and gives
+        their jobs, whenever it is asked for the next. Raises as enqueue_many() does."""
+        from queuekit.app import current_app
+
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 1000:
+            raise ConfigError(f"size={size!r} in enqueue_batches(): 1 to 1000 jobs, which are recorded in one step")
+        each = (call if isinstance(call, Call) else Call(self, tuple(call)) for call in calls)
+        return current_app().enqueue_batches(each, size)
 
     def options(
         self,
@@ -196,11 +319,14 @@ class Task(Generic[P, R, C]):
         at: datetime | None = None,
         expires: Seconds | datetime | None = None,
         key: str | None = None,
+        on_duplicate: OnDuplicate | None = None,
+        key_ttl: Seconds | None = None,
         priority: int | None = None,
         retry: RetryPolicy | str | None = None,
         timeout: Seconds | None = None,
         soft_timeout: Seconds | None = None,
         result_ttl: Seconds | None = None,
+        backend: str | None = None,
     ) -> Self:
         """The same task with other options, for the calls made through the copy.
 
@@ -208,16 +334,21 @@ class Task(Generic[P, R, C]):
             id: the job's id. Enqueueing the same id with the same arguments again gives the existing job.
             delay: seconds from now; `at`: a moment with a time zone. Not both.
             expires: a job that has not started by then (seconds from now, or a moment) is cancelled.
+            key: what the job is about, such as "customer-17": while a job of this task with the same key has not
+                ended, no other is made. It stands in the record as it is.
+            on_duplicate: what a second one does. "existing" (the default): give the first, whatever its arguments;
+                `Job.created` is False. "reject": raise DuplicateJob. "replace": cancel the first, which has not
+                started, and take its place. "debounce": put the first, which has not started, off by `delay`, with
+                the new arguments. One that has started is left as it is by the last two, and given.
+            key_ttl: seconds from now that the key is held at least, also once the job has succeeded or failed.
             priority: 0 to 9, higher first. Engines keep four levels apart: 0-2, 3-5, 6-8 and 9.
+            backend: the engine that is to run it, where that is not the setting's. Its stewards publish it at their
+                next tick.
 
         Raises:
             ConfigError: a value that cannot be.
         """
         where = f"options() of task {self.name!r}"
-        if key is not None:
-            raise ConfigError(
-                f"key={key!r} in {where}: unique jobs are not there yet. options(id=) makes one job of two"
-            )
         if id is not None and not (isinstance(id, str) and ID_PATTERN.match(id)):
             raise ConfigError(f"id={id!r} in {where}: 1 to 128 letters, digits, '_' and '-', as all engines take them")
         if delay is not None and at is not None:
@@ -225,6 +356,7 @@ class Task(Generic[P, R, C]):
         changes: dict[str, Any] = {
             "id": id,
             "queue": None if queue is None else _queue(queue, where),
+            "backend": None if backend is None else _backend(backend, where),
             "delay": None if delay is None else _seconds("delay", delay, where, zero=True),
             "at": None if at is None else _aware("at", at, where),
             "priority": None if priority is None else _priority(priority, where),
@@ -232,6 +364,9 @@ class Task(Generic[P, R, C]):
             "timeout": None if timeout is None else _seconds("timeout", timeout, where),
             "soft_timeout": None if soft_timeout is None else _seconds("soft_timeout", soft_timeout, where),
             "result_ttl": None if result_ttl is None else _seconds("result_ttl", result_ttl, where, zero=True),
+            "key": None if key is None else _key(key, where),
+            "on_duplicate": on_duplicate,
+            "key_ttl": None if key_ttl is None else _seconds("key_ttl", key_ttl, where),
         }
         if isinstance(expires, datetime):
             changes["expires_at"] = _aware("expires", expires, where)
@@ -241,6 +376,7 @@ class Task(Generic[P, R, C]):
         copy.__dict__.update(self.__dict__)
         copy.request = replace(self.request, **{name: value for name, value in changes.items() if value is not None})
         _check_limits(copy.request.soft_timeout or self.soft_timeout, copy.request.timeout or self.timeout, where)
+        _check_key(copy.request, where)
         return copy
 
     # ---- elsewhere --------------------------------------------------------------------------------------------------
@@ -308,6 +444,8 @@ def agent_task(
     keep_result: bool = True,
     priority: int = 0,
     private: bool = False,
+    schedule: When | Scheduled | Sequence[When | Scheduled] | None = None,
+    max_concurrency: int | None = None,
 ) -> _Decorator: ...
 def agent_task(
     fn: Callable[..., Any] | None = None,
@@ -323,6 +461,8 @@ def agent_task(
     keep_result: bool = True,
     priority: int = 0,
     private: bool = False,
+    schedule: When | Scheduled | Sequence[When | Scheduled] | None = None,
+    max_concurrency: int | None = None,
 ) -> Any:
     """Declare a task: `@agent_task`, or `@agent_task(queue="documents", retry=RetryPolicy.for_llm(), timeout=300)`.
 
@@ -337,6 +477,9 @@ def agent_task(
         keep_result: False: the result is thrown away.
         priority: 0 to 9, higher first.
         private: keep arguments, results and error messages out of engine-visible fields and logs.
+        schedule: Cron, Every or At; Scheduled for one with arguments; or several. A worker records it at its start.
+        max_concurrency: how many jobs of the task one worker process runs at a time; as many as it has room for by
+            default. A worker whose pool cannot keep it is refused at its start.
 
     Raises:
         ConfigError: a function that no worker could find by its name, a name that is taken, a value that cannot be.
@@ -369,7 +512,13 @@ def agent_task(
             keep_result=keep_result,
             priority=_priority(priority, where),
             private=private,
+            schedule=schedule,
+            max_concurrency=None if max_concurrency is None else _count("max_concurrency", max_concurrency, where),
         )
+        if schedule is not None:
+            from queuekit.schedules.declared import declared_on
+
+            declared_on(task.name, schedule)  # what cannot be is said now
         _register(task, scope)
         return task
 
@@ -451,6 +600,22 @@ def _check_limits(soft: float | None, hard: float | None, where: str) -> None:
         raise ConfigError(f"soft_timeout={soft} in {where}: must be less than timeout={hard}, or it never comes")
 
 
+def _key(value: str, where: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY or not value.isprintable():
+        raise ConfigError(f"key={value!r} in {where}: a text of 1 to {MAX_KEY} printable characters")
+    return value
+
+
+def _check_key(asked: Options, where: str) -> None:
+    for name, value in (("on_duplicate", asked.on_duplicate), ("key_ttl", asked.key_ttl)):
+        if value is not None and asked.key is None:
+            raise ConfigError(f"{name}={value!r} in {where}: says what becomes of a key. Give key= as well")
+    if asked.on_duplicate is not None and asked.on_duplicate not in get_args(OnDuplicate):
+        raise ConfigError(f"on_duplicate={asked.on_duplicate!r} in {where}: one of {', '.join(get_args(OnDuplicate))}")
+    if asked.on_duplicate == "debounce" and not asked.delay and asked.at is None:
+        raise ConfigError(f"on_duplicate='debounce' in {where}: puts a job off. Say by how much: delay= or at=")
+
+
 def _aware(name: str, value: datetime, where: str) -> datetime:
     if not isinstance(value, datetime):
         raise ConfigError(f"{name}={value!r} in {where}: a datetime")
@@ -467,9 +632,23 @@ def _queue(value: str, where: str) -> str:
     return value
 
 
+def _backend(value: str, where: str) -> str:
+    from queuekit.settings.backends import known_backends
+
+    if value not in known_backends():
+        raise ConfigError(f"backend={value!r} in {where}: give one of {', '.join(known_backends())}")
+    return value
+
+
 def _priority(value: int, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
         raise ConfigError(f"priority={value!r} in {where}: a whole number from 0 to 9, higher first")
+    return value
+
+
+def _count(name: str, value: int, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}={value!r} in {where}: a whole number from 1")
     return value
 
 

@@ -17,6 +17,7 @@ from queuekit import JobStatus  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
 from queuekit.testing.bench import SLACK  # noqa: E402
 from queuekit.testing.outages import BACK  # noqa: E402
+from queuekit.testing.process import living  # noqa: E402
 from queuekit.testing.proxy import Proxy  # noqa: E402
 
 if TYPE_CHECKING:
@@ -87,19 +88,48 @@ def test_limits_of_the_app_do_not_strike_our_jobs(owner: Owner) -> None:
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_warm_stop_gives_native_tasks_their_time_and_ours_the_grace(owner: Owner, pool: str) -> None:
     worker = owner.start("-P", pool, grace=0.5)
-    # Where there are only threads, what blocks keeps the process until it ends, native or not.
-    ours = tasks.sleep if pool == "prefork" else tasks.sleep_async
-    native = owner.send("shop.sleep", 2.5)
+    ours = tasks.sleep
+    # Longer than our own last resort, which has to wait for it; the app's limits are for prefork alone.
+    native = owner.send("shop.sleep", 2.5 if pool == "prefork" else 7.0)
     owner.until(lambda: owner.events("sleep"), "the native task runs")  # or ours would take both slots before it
     job = ours.enqueue(60)
     later = [ours.enqueue(60) for _ in range(3)]
     owner.started(job)
     worker.terminate()
     assert worker.wait(30) == 0
-    assert native.get(timeout=10) == 2.5
+    assert native.get(timeout=10) == (2.5 if pool == "prefork" else 7.0)
     assert [one.outcome for one in job.info().attempts] == ["released"]
     assert {one.status() for one in later} == {JobStatus.queued}
     owner.until(lambda: not worker.family(), "its steward has left too")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_three_signals_in_a_row(owner: Owner, pool: str) -> None:
+    worker = owner.start("-P", pool, grace=1.0)
+    job = tasks.sleep.enqueue(60)
+    owner.started(job)
+    family = worker.family()
+    worker.terminate(times=3)
+    assert worker.wait(1 + 5 + SLACK) == 0
+    assert [one.outcome for one in job.info().attempts] == ["released"]
+    owner.until(lambda: not worker.family(), "its steward has left too", within=5)
+    owner.until(lambda: not living(family), "none of them is left")
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_job_that_goes_on_over_its_limit_takes_the_worker_along_in_good_order(owner: Owner, pool: str) -> None:
+    """A native task is waited for as at any stop; the job is given on when the process is gone."""
+    worker = owner.start("-P", pool)
+    native = owner.send("shop.sleep", 9.0) if pool == "threads" else None
+    if native is not None:
+        owner.until(lambda: owner.events("sleep"), "the native task runs")
+    job = tasks.overstay.options(timeout=0.5).enqueue("blocks")
+    owner.started(job)
+    assert worker.wait(40) == 75
+    assert native is None or native.get(timeout=10) == 9.0
+    owner.start("-P", pool)
+    assert job.result(timeout=60) == []  # none of the first attempt's processes runs any more
+    assert [one.category for one in job.info().attempts] == ["time_limit", None]
 
 
 def test_signals_mean_to_a_native_task_what_they_did(owner: Owner) -> None:

@@ -25,7 +25,7 @@ from queuekit.testing import tasks  # noqa: E402
 from queuekit.testing.bench import SLACK  # noqa: E402
 from queuekit.testing.journal import VARIABLE, Journal  # noqa: E402
 from queuekit.testing.outages import BACK  # noqa: E402
-from queuekit.testing.process import WorkerProcess  # noqa: E402
+from queuekit.testing.process import WorkerProcess, living  # noqa: E402
 from queuekit.testing.proxy import Proxy  # noqa: E402
 
 if TYPE_CHECKING:
@@ -220,16 +220,57 @@ def test_what_outlasts_the_grace_is_released(shop: Shop, task: Any) -> None:
 
 
 def test_a_second_signal_does_not_wait_and_costs_no_attempt(shop: Shop) -> None:
-    # With its AsyncIO middleware Dramatiq itself never ends after a second signal: that thread is nobody's daemon.
-    worker = shop.start(grace=60, environ={"SHOP_WITHOUT_ASYNC": "1"})
+    """With its AsyncIO middleware, as here, Dramatiq itself never ends after a second signal."""
+    worker = shop.start(grace=60)
     job = tasks.sleep.enqueue(60)
     shop.started(job)
     worker.terminate()
     shop.until(lambda: "Shutting down..." in worker.said(), "Dramatiq stops")
     worker.terminate()
-    assert worker.wait(30) == 1  # Dramatiq's own word for it
+    assert worker.wait(10) == 0
     assert [attempt.outcome for attempt in job.info().attempts] == ["released"]
     shop.gone(worker)
+
+
+@pytest.mark.parametrize("pause", [0.05, 0.7], ids=["at once", "one by one"])
+def test_three_signals_in_a_row(shop: Shop, pause: float) -> None:
+    worker = shop.start(grace=1.0)
+    job = tasks.sleep.enqueue(60)
+    shop.started(job)
+    family = worker.family()
+    worker.terminate(times=3, pause=pause)
+    assert worker.wait(1 + 5 + SLACK) == 0
+    assert [attempt.outcome for attempt in job.info().attempts] == ["released"]
+    shop.gone(worker)
+    shop.until(lambda: not living(family), "none of them is left")
+
+
+def test_a_signal_to_all_processes_leaves_the_grace(shop: Shop) -> None:
+    """Each worker process hears it twice, since the main process passes it on."""
+    worker = shop.start(grace=20)
+    job = tasks.sleep.enqueue(2)
+    shop.started(job)
+    worker.terminate_all()
+    assert worker.wait(30) == 0
+    assert [attempt.outcome for attempt in job.info().attempts] == ["succeeded"]
+    shop.gone(worker)
+
+
+def test_a_job_that_goes_on_over_its_limit_takes_the_command_along_in_good_order(shop: Shop) -> None:
+    """A native actor is waited for as at any stop; the job is given on when the process is gone."""
+    first = shop.start()
+    shop.send("hold", 9)
+    shop.until(lambda: shop.events("hold"), "the native one runs")
+    neighbour = tasks.sleep.enqueue(7.5)
+    shop.started(neighbour)
+    job = tasks.overstay.options(timeout=0.5).enqueue("blocks")
+    shop.started(job)
+    assert first.wait(40) == 75
+    assert shop.events("held")
+    assert [attempt.outcome for attempt in neighbour.info().attempts] == ["succeeded"]
+    shop.start()
+    assert job.result(timeout=60) == []  # none of the first attempt's processes runs any more
+    assert [one.category for one in job.info().attempts] == ["time_limit", None]
 
 
 def test_a_native_actor_that_outlasts_ours_is_waited_for(shop: Shop) -> None:

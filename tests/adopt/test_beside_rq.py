@@ -28,7 +28,7 @@ from queuekit.testing.bench import SLACK  # noqa: E402
 from queuekit.testing.journal import Journal  # noqa: E402
 from queuekit.testing.outages import BACK  # noqa: E402
 from queuekit.testing.plugin import a_server  # noqa: E402
-from queuekit.testing.process import WorkerProcess, send  # noqa: E402
+from queuekit.testing.process import WorkerProcess, living, send  # noqa: E402
 from queuekit.testing.proxy import Proxy  # noqa: E402
 
 if TYPE_CHECKING:
@@ -235,9 +235,36 @@ def test_a_second_sigterm_hands_back_at_once(beside: Beside) -> None:
     started(beside, job)
     worker.terminate()
     beside.until(lambda: "stopping" in worker.said())
+    time.sleep(0.7)
     worker.terminate()
     assert worker.wait(20) == 0
     assert [one.outcome for one in job.info().attempts] == ["released"]
+
+
+@pytest.mark.parametrize("kind", [OURS, "queuekit.adapters.rq.SimpleWorker"])
+def test_three_signals_in_a_row_leave_no_process_and_no_scheduler(beside: Beside, kind: str) -> None:
+    worker = beside.rq("-w", kind, "--with-scheduler", "default", grace=1.0)
+    job = tasks.sleep.enqueue(60.0)
+    started(beside, job)
+    family = worker.family()
+    worker.terminate(times=3)
+    assert worker.wait(1 + 5 + SLACK) == 0
+    assert [one.outcome for one in job.info().attempts] == ["released"]
+    beside.until(lambda: not worker.family(), within=5)
+    beside.until(lambda: not living(family))
+
+
+@pytest.mark.parametrize("kind", [OURS, "queuekit.adapters.rq.SimpleWorker"])
+def test_a_job_that_goes_on_over_its_limit_ends_with_its_process(beside: Beside, kind: str) -> None:
+    worker = beside.rq("-w", kind, "default")
+    job = tasks.overstay.options(timeout=0.5).enqueue("blocks")
+    started(beside, job)
+    if kind != OURS:
+        assert worker.wait(40) == 75
+        worker = beside.rq("-w", kind, "default")
+    assert job.result(timeout=60) == []  # none of the first attempt's processes runs any more
+    assert [one.category for one in job.info().attempts] == ["time_limit", None]
+    assert worker.exit_code is None
 
 
 def test_a_killed_worker_leaves_nobody_behind_and_its_job_runs_again(beside: Beside) -> None:

@@ -9,6 +9,8 @@ from queuekit.testing.target import find_targets
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "target" not in metafunc.fixturenames:
+        return
     wanted = tuple(metafunc.config.getoption("--queuekit-backend") or ())
     targets = [
         target

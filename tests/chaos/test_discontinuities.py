@@ -2,107 +2,31 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import struct
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from clock import a_shifted_server, check_clock
 
 from queuekit.testing import tasks
-from queuekit.testing.plugin import a_server, require
 from queuekit.testing.proxy import Proxy
-from queuekit.testing.servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from clock import ShiftedServer
 
     from queuekit import Job
     from queuekit.testing.bench import WorkerBench
-
-# A clock that is so many seconds off as the first eight bytes of the file say.
-SHIFTED = r"""
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-
-static int64_t off(void) {
-    static volatile int64_t *page;
-    if (!page) {
-        int file = open(getenv("TEST_CLOCK"), O_RDONLY);
-        void *found = file < 0 ? MAP_FAILED : mmap(0, 8, PROT_READ, MAP_SHARED, file, 0);
-        if (found == MAP_FAILED) return 0;
-        page = found;
-    }
-    return *page;
-}
-int clock_gettime(clockid_t which, struct timespec *at) {
-    int failed = syscall(SYS_clock_gettime, which, at);
-    if (!failed && which == CLOCK_REALTIME) at->tv_sec += off();
-    return failed;
-}
-int gettimeofday(struct timeval *at, void *zone) {
-    struct timespec exact;
-    clock_gettime(CLOCK_REALTIME, &exact);
-    at->tv_sec = exact.tv_sec, at->tv_usec = exact.tv_nsec / 1000;
-    return 0;
-}
-time_t time(time_t *at) {
-    struct timespec exact;
-    clock_gettime(CLOCK_REALTIME, &exact);
-    if (at) *at = exact.tv_sec;
-    return exact.tv_sec;
-}
-"""
-
-
-class ShiftedServer(RedisServer):
-    """One whose clock can be set."""
-
-    library: Path
-
-    def prepare(self) -> tuple[list[str], Mapping[str, str] | None]:
-        command, _ = super().prepare()
-        clock = self._folder / "clock"
-        clock.write_bytes(bytes(mmap.PAGESIZE))
-        return command, {**os.environ, "LD_PRELOAD": str(self.library), "TEST_CLOCK": str(clock)}
-
-    def shift(self, seconds: int) -> None:
-        with (self._folder / "clock").open("r+b") as file:
-            file.write(struct.pack("q", seconds))
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clock")
-    (folder / "clock.c").write_text(SHIFTED)
-    try:
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", "clock.so", "clock.c"], cwd=folder, check=True, timeout=60)
-    except FileNotFoundError:
-        require("cc, a C compiler, on PATH")
-    return folder / "clock.so"
+    from queuekit.testing.servers import RedisServer
 
 
 @pytest.fixture
-def shifted(library: Path, tmp_path: Path) -> Iterator[ShiftedServer]:
-    server = ShiftedServer(a_server(tmp_path)._binary, tmp_path / "shifted")
-    server.library = library
-    with server:
-        with redis.Redis.from_url(server.url) as client:
-            server.shift(7200)
-            if abs(client.time()[0] - time.time() - 7200) > 60:
-                require("a Redis or Valkey server that is linked dynamically: its clock cannot be set")
-            server.shift(0)
+def shifted(tmp_path: Path) -> Iterator[ShiftedServer]:
+    with a_shifted_server(tmp_path) as server:
+        check_clock(server)
         yield server
 
 

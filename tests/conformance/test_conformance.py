@@ -18,3 +18,8 @@ from queuekit.testing.conformance.test_c12_stop import *  # noqa: F403
 from queuekit.testing.conformance.test_c13_foreign_messages import *  # noqa: F403
 from queuekit.testing.conformance.test_c14_json import *  # noqa: F403
 from queuekit.testing.conformance.test_c15_loop import *  # noqa: F403
+from queuekit.testing.conformance.test_c16_steps import *  # noqa: F403
+from queuekit.testing.conformance.test_c17_workflows import *  # noqa: F403
+from queuekit.testing.conformance.test_c18_unique import *  # noqa: F403
+from queuekit.testing.conformance.test_c19_schedules import *  # noqa: F403
+from queuekit.testing.conformance.test_c20_caps import *  # noqa: F403

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from queuekit.testing.servers import RedisServer
 
 BACKENDS = ("celery", "rq", "dramatiq")
-# What the worker serves. The others are none: an endpoint, and a web service whose tasks are those of process_document.
+# What the worker serves. The others are none: an endpoint, and web services whose tasks are those of other scripts.
 MODULES = sorted(
-    str(path) for path in EXAMPLES.glob("*.py") if path.name not in {"model_endpoint.py", "fastapi_app.py"}
+    str(path)
+    for path in EXAMPLES.glob("*.py")
+    if path.name not in {"model_endpoint.py", "fastapi_app.py", "fastapi_events.py"}
 )
 
 

@@ -63,4 +63,6 @@ def environment(endpoint: Endpoint, backend: str, folder: Path) -> dict[str, str
         "OPENAI_API_KEY": "none",
         "SCALE": "0.02",
         "CHECKPOINTS": str(folder / "checkpoints.db"),
+        "ARTICLES": str(folder / "articles"),
+        "KNOWLEDGE": str(folder / "knowledge"),
     }

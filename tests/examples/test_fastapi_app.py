@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import signal
-import socket
-import subprocess
-import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from examples_place import EXAMPLES, Place, installed
+from examples_place import Place, installed
+from examples_service import Service, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,60 +16,10 @@ if TYPE_CHECKING:
     from queuekit.testing.servers import RedisServer
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: Any
-
-
-@dataclass(frozen=True)
-class Service:
-    port: int
-
-    def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            sent = None if body is None else json.dumps(body)
-            connection.request(method, path, sent, {"Content-Type": "application/json", **headers})
-            answer = connection.getresponse()
-            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, json.load(answer))
-        finally:
-            connection.close()
-
-
-def serve(environ: dict[str, str], log: Path) -> Iterator[Service]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port)],
-            cwd=EXAMPLES,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield Service(port)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-def ready(service: Service) -> bool:
-    try:
-        return service.ask("GET", "/openapi.json").status == 200
-    except OSError:
-        return False
-
-
 @pytest.fixture
-def service(place: Place, tmp_path: Path, until: Callable[..., object]) -> Iterator[Service]:
+def service(place: Place, tmp_path: Path) -> Iterator[Service]:
     installed("fastapi", "uvicorn")
-    for running in serve(place.environ, tmp_path / "uvicorn.log"):
-        until(lambda service=running: ready(service), "the service answers")
+    with serve("fastapi_app:app", place.environ, tmp_path / "uvicorn.log") as running:
         yield running
 
 
@@ -122,13 +66,12 @@ def test_a_waiting_job_is_cancelled(service: Service, place: Place) -> None:
 
 
 def test_while_the_store_is_away_it_says_try_again(
-    place: Place, new_server: Callable[[], RedisServer], tmp_path: Path, until: Callable[..., object]
+    place: Place, new_server: Callable[[], RedisServer], tmp_path: Path
 ) -> None:
     installed("fastapi", "uvicorn")
     server = new_server()
     environ = {**place.environ, "QUEUEKIT_BROKER_URL": server.url, "QUEUEKIT_ENQUEUE_TIMEOUT": "1"}
-    for running in serve(environ, tmp_path / "uvicorn.log"):
-        until(lambda service=running: ready(service), "the service answers")
+    with serve("fastapi_app:app", environ, tmp_path / "uvicorn.log") as running:
         server.kill()
         answer = running.ask("POST", "/summaries", {"name": "a", "text": "b"}, **{"Idempotency-Key": "mine"})
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")

@@ -31,6 +31,8 @@ CLAUSES = {
     "C9": "test_c09_results",
     "C12": "test_c12_stop",
     "C13": "test_c13_foreign_messages",
+    "C16": "test_c16_steps",
+    "C17": "test_c17_workflows",
 }
 
 

@@ -10,10 +10,17 @@ import urllib.request
 
 from examples_place import EXAMPLES
 
+HEARD = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_path("model_endpoint.py", run_name="__main__")
+"""
+
 
 def test_it_prints_what_to_paste_and_answers() -> None:
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "model_endpoint.py"],
+        # A shell has its background jobs ignore SIGINT, and Python leaves it so.
+        [sys.executable, "-W", "error", "-c", HEARD],
         cwd=EXAMPLES,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,4 +1,5 @@
-"""Tests with a `target` run on the default pool of each engine, or on what --queuekit-backend names."""
+"""Tests with a `target` run on the pools that a worker of each engine has by default: of synchronous tasks and of async
+ones. Or on what --queuekit-backend names."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def _default(target: Target) -> bool:
     capabilities = target.capabilities
-    return capabilities is None or target.pool_name == capabilities.default_pool
+    return capabilities is None or target.pool_name in (capabilities.default_pool, "async")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -25,5 +26,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found: dict[str, Target] = {}
     for target in find_targets(wanted):
         if target.real and (wanted or _default(target)):
-            found.setdefault(str(target) if wanted else target.backend, target)
+            found.setdefault(str(target) if wanted or target.pool_name == "async" else target.backend, target)
     metafunc.parametrize("target", list(found.values()), indirect=True, scope="session", ids=str)

@@ -9,51 +9,39 @@ world is left to its stewards, and every job has to end.
 from __future__ import annotations
 
 import copy
-import itertools
-import os
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pytest
 import redis
-from hypothesis import HealthCheck, settings
+from both_stores import DAY, BothStores, numbers, run_machine
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from queuekit.job import TERMINAL, TRANSITIONS, JobStatus
 from queuekit.store import Beat, Claimed, Early, IfEnded, NewJob, NoLease, Query, RouteCount, Suspect, Taken, Unseen
 from queuekit.store.ends import write_end
-from queuekit.store.memory import MemoryStore
-from queuekit.store.redis import RedisStore
 from queuekit.store.views import WAITING
-from queuekit.testing.servers import RedisServer, find_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from queuekit.job import Record
-    from queuekit.store import Claim, Store
+    from queuekit.store import Claim, Created, Store
+    from queuekit.testing.servers import RedisServer
 
 T = TypeVar("T")
 
 LEASE = 3.0
 MAX_ATTEMPTS = 3
-DAY = 86_400.0
 
 IDS = ("a", "b", "c", "d")
 ROUTES = ("rq:x:0", "rq:y:0")
 WORKERS = ("w1", "w2")
 PROCESSES = ("1:1", "2:2")
 DELAYS = (0.0, 0.5, 2.0)
+KEYS = ("x", "y")
 INDEXES = (
     "workers",
-    "deadlines",
     "waiting",
     "running",
     "succeeded",
@@ -64,14 +52,6 @@ INDEXES = (
 
 ids, routes, workers, delays = (st.sampled_from(some) for some in (IDS, ROUTES, WORKERS, DELAYS))
 recent = st.integers(0, 7)  # how far back among those there are
-numbers = itertools.count()
-
-
-class Clock:
-    ms = 1_700_000_000_000
-
-    def __call__(self) -> float:
-        return self.ms
 
 
 def failures(state: str) -> int:
@@ -86,35 +66,24 @@ def plan(state: str, outcome: str, delay: float, *, spare: bool = True) -> IfEnd
     return IfEnded(delay, str(n), write_end(outcome, delay=delay), "")
 
 
-class StoreMachine(RuleBasedStateMachine):
+class StoreMachine(BothStores):
+    lease = LEASE
+
     def __init__(self, server: RedisServer) -> None:
-        super().__init__()
-        self.clock = Clock()
-        long = {"retention": 1000 * DAY, "dead_ttl": 1000 * DAY}  # nothing expires here: Redis would use its own clock
-        self.namespace = f"machine{os.getpid()}-{next(numbers)}"
-        self.redis = RedisStore(server.url, self.namespace, lease=LEASE, clock=self.clock, timeout=10.0, **long)
-        self.memory = MemoryStore(lease=LEASE, clock=self.clock, **long)
-        self.memory._epoch = self.redis.epoch()
-        self.raw = redis.Redis.from_url(server.url, decode_responses=True, protocol=2)
+        super().__init__(server)
         self.dumps = redis.Redis.from_url(server.url, protocol=2)
-        self.prefix = f"queuekit:{{{self.namespace}}}:"
 
         self.bells: list[tuple[str, int, str]] = []  # (id, pseq, route): what a broker may deliver, also twice or never
         self.attempts: list[tuple[str, str, str]] = []  # (id, token, state): fences that were handed out
         self.again: tuple[Callable[[Store], Any], Any] | None = None  # the last call with a token, and its answer
-        self.before: dict[str, Record] = {}
-        self.seen: dict[str, Any] = {}  # the hash of each job as it was in Redis
         self.revived_at: dict[str, int] = dict.fromkeys(IDS, 0)  # the attempts that were made before the last revival
         self.snapshot: tuple[dict[str, Any], dict[str, Any], dict[str, int]] | None = None
 
     def teardown(self) -> None:
         try:
-            self.left_to_the_stewards_every_job_ends()
+            super().teardown()
         finally:
-            if keys := list(self.raw.scan_iter(f"{self.prefix}*", count=1000)):
-                self.raw.delete(*keys)
-            for client in (self.raw, self.dumps, self.redis):
-                client.close()
+            self.dumps.close()
 
     # ---- both at once -----------------------------------------------------------------------------------------------
 
@@ -165,11 +134,15 @@ class StoreMachine(RuleBasedStateMachine):
     # ---- enqueue and publish ----------------------------------------------------------------------------------------
 
     @initialize(
-        settled=st.booleans(), beating=st.sets(workers), jobs=st.integers(1, 4), delay=st.sampled_from([None, 0.5])
+        settled=st.booleans(),
+        beating=st.sets(workers),
+        jobs=st.integers(1, 4),
+        delay=st.sampled_from([None, 0.5]),
+        key=st.sampled_from([None, *KEYS]),
     )
-    def begin(self, settled: bool, beating: set[str], jobs: int, delay: float | None) -> None:
+    def begin(self, settled: bool, beating: set[str], jobs: int, delay: float | None, key: str | None) -> None:
         for id in IDS[:jobs]:
-            job = NewJob(id, id, "d", ROUTES[0], "mine", 100 * DAY, delay=delay)
+            job = NewJob(id, id, "d", ROUTES[0], "mine", 100 * DAY, delay=delay, key=key if id == "a" else None)
             made = self.with_token(lambda store, job=job: store.create(job))  # type: ignore[misc]
             if made.pseq is not None:
                 self.publish(ROUTES[0], [Taken(id, made.pseq, 1, made.epoch)], confirm=True)
@@ -183,20 +156,64 @@ class StoreMachine(RuleBasedStateMachine):
         expires=st.sampled_from([None, None, 1.0]),
         token=st.sampled_from(["mine", "yours"]),
         confirm=st.booleans(),
+        key=st.sampled_from([None, *KEYS]),
+        if_held=st.sampled_from(["existing", "replace", "debounce"]),
+        key_ttl=st.sampled_from([None, 1000.0]),
     )
-    def create(self, id: str, route: str, when: str, expires: float | None, token: str, confirm: bool) -> None:
+    def create(
+        self,
+        id: str,
+        route: str,
+        when: str,
+        expires: float | None,
+        token: str,
+        confirm: bool,
+        key: str | None,
+        if_held: Any,
+        key_ttl: float | None,
+    ) -> None:
         now = self.clock.ms / 1000
         at, delay = {
             "now": (None, None), "soon": (None, 0.5), "at once": (now - 1, None), "later": (now + 2, None)
         }[when]  # fmt: skip
-        job = NewJob(id, id, f"digest {token}", route, token, 100 * DAY, at=at, delay=delay, expires_in=expires)
+        job = NewJob(
+            id, id, f"digest {token}", route, token, 100 * DAY, at=at, delay=delay, expires_in=expires,
+            key=key, if_held=if_held, key_ttl=key_ttl,
+        )  # fmt: skip
+        holder = None if key is None else self.memory.holder(key)
+        before = {one: self.record(one) for one in {id, holder} - {None}}
         made = self.with_token(lambda store: store.create(job))
+        self.is_the_one(job, made, holder, before)
         again = self.again
+        if made.again:  # as an App does: with the message for the job that holds the key
+            id, job = made.other or "", replace(job, id=made.other or "", message=made.other or "")
+            made = self.with_token(lambda store: store.create(job))
+            again = self.again
+            assert (made.created, made.same, made.other) == (False, True, id)
+            found = self.record(id)
+            assert found is not None
+            assert (found.route, found.key) == (route, key)
         if made.pseq is not None:
             found = self.record(id)
             assert found is not None
             self.publish(found.route, [Taken(id, made.pseq, made.number, made.epoch)], confirm)
         self.again = again if not confirm else None
+
+    def is_the_one(self, job: NewJob, made: Created, holder: str | None, before: dict[str, Record | None]) -> None:
+        """Of a key there is one job: the one that held it, or this one."""
+        if job.key is None or before[job.id] is not None:
+            return
+        old = None if holder is None else before[holder]
+        assert self.memory.holder(job.key) == (job.id if made.created else holder)
+        if old is None:
+            assert (made.created, made.other) == (True, None)
+            return
+        waits = old.status not in TERMINAL and not old.runs
+        assert made.created is (waits and job.if_held == "replace")
+        assert made.again is (waits and job.if_held == "debounce")
+        assert made.other == holder
+        after = self.record(old.id)
+        assert after == old if not made.created else after is not None and after.status is JobStatus.cancelled
 
     @precondition(lambda self: self.jobs("scheduled", "retrying", "queued"))
     @rule(route=routes, n=st.integers(1, 4), confirm=st.booleans())
@@ -224,6 +241,53 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(route=routes, depth=st.sampled_from([None, 0, 0, 5]))
     def mark(self, route: str, depth: int | None) -> None:
         self.both(lambda store: store.mark(route, depth))
+
+    # ---- schedules --------------------------------------------------------------------------------------------------
+
+    @rule(text=st.sampled_from(["one", "two"]), seconds=st.sampled_from([-1, 1, 3]), declared=st.booleans())
+    def put_schedule(self, text: str, seconds: int, declared: bool) -> None:
+        due = self.clock.ms + 1000 * seconds
+        self.both(lambda store: store.put_schedule("s", text, text, due, declared=declared))
+        self.schedules_are_equal()
+
+    @precondition(lambda self: self.memory._schedules)
+    @rule(paused=st.booleans())
+    def pause_schedule(self, paused: bool) -> None:
+        self.both(lambda store: store.pause_schedule("s", paused, self.clock.ms))
+        self.schedules_are_equal()
+
+    @precondition(lambda self: self.memory._schedules)
+    @rule(id=ids, route=routes, key=st.sampled_from([None, *KEYS]), over=st.booleans(), times=st.integers(1, 2))
+    def a_steward_fires(self, id: str, route: str, key: str | None, over: bool, times: int) -> None:
+        """Whoever sees the tick, and however often: it is fired once."""
+        for due in self.both(lambda store: store.due_schedules(5)):
+            following = None if over else due.due + 2000
+            job = NewJob(id, id, "d", route, "schedule s", 100 * DAY, at=due.due / 1000, key=key, if_held="replace")
+            fire: dict[str, Any] = {
+                "name": "s",
+                "text": due.text,
+                "due": due.due,
+                "following": following,
+                "jobs": [job],
+                "once": over,
+            }
+            there = self.record(id)
+            made = self.fire(**fire)
+            assert made is not None
+            if made:
+                assert there is None
+                found = self.record(id)
+                assert found is not None
+                assert (found.status, found.due, found.key) == (JobStatus.scheduled, due.due / 1000, key)
+            for _ in range(times - 1):
+                assert self.fire(**fire) is None
+        self.schedules_are_equal()
+
+    def fire(self, **asked: Any) -> list[str] | None:
+        return self.both(lambda store: store.fire(**asked))
+
+    def schedules_are_equal(self) -> None:
+        self.both(lambda store: store.schedules())
 
     # ---- attempts ---------------------------------------------------------------------------------------------------
 
@@ -323,6 +387,36 @@ class StoreMachine(RuleBasedStateMachine):
             done = {f"{token}:{how}", f"{token}:{how}-cancelled"}
             assert bool(accepted) is (inside is not None and inside.ended in done)
 
+    @precondition(lambda self: self.attempts)
+    @rule(
+        which=recent,
+        how=st.sampled_from(["begin", "keep", "keep", "forget", "ask"]),
+        step=st.sampled_from(["plan", "draft"]),
+        number=st.sampled_from([None, 1]),
+    )
+    def a_step(self, which: int, how: str, step: str, number: int | None) -> None:
+        """Of whoever has held a fence. What was kept once is never another."""
+        id, token, _ = self.attempts[-1 - which % len(self.attempts)]
+        inside, before = self.memory._jobs.get(id), self.memory.steps(id) or {}
+        held = inside is not None and inside.status is JobStatus.running and inside.fence == token
+
+        def call(store: Store) -> object:
+            match how:
+                case "begin":
+                    return store.begin_step(id, token, step, number)
+                case "keep":
+                    return store.keep_step(id, token, step, number, f"by {token}", 40)
+                case "forget":
+                    return store.forget_step(id, token, step)
+                case _:
+                    return store.steps(id, token)
+
+        answer = self.both(call)
+        after = self.both(lambda store: store.steps(id)) or {}
+        assert (answer not in (None, False)) is held
+        assert {name: one for name, one in before.items() if one.text is not None}.items() <= after.items()
+        assert held or before == after
+
     @precondition(lambda self: self.attempts and self.bells)
     @rule(which=recent, worker=workers)
     def claim_arrives_late(self, which: int, worker: str) -> None:
@@ -348,15 +442,18 @@ class StoreMachine(RuleBasedStateMachine):
     # ---- workers ----------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.jobs("running"))
-    @rule(worker=workers, start=st.booleans(), dead=st.sets(st.sampled_from(PROCESSES), max_size=1))
-    def beat(self, worker: str, start: bool, dead: set[str]) -> None:
-        answer = self.both(lambda store: store.beat(worker, start=start, dead=sorted(dead)))
+    @rule(
+        worker=workers, start=st.booleans(), dead=st.sets(st.sampled_from(PROCESSES), max_size=1), found=st.booleans()
+    )
+    def beat(self, worker: str, start: bool, dead: set[str], found: bool) -> None:
+        how = "found" if found else "dead"
+        answer = self.both(lambda store: store.beat(worker, start=start, **{how: sorted(dead)}))
         assert not dead & set(answer.processes)
 
     @precondition(lambda self: self.memory._workers)
-    @rule(worker=workers)
-    def leave(self, worker: str) -> None:
-        self.both(lambda store: store.leave(worker))
+    @rule(worker=workers, seen=st.booleans())
+    def leave(self, worker: str, seen: bool) -> None:
+        self.both(lambda store: store.leave(worker, seen=seen))
 
     @rule(n=st.integers(1, 3))
     def reap(self, n: int) -> None:
@@ -370,14 +467,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 5), beating=st.sets(workers))
     def ticks(self, seconds: int, beating: set[str]) -> None:
-        """Quiet time, with somebody ticking and some workers alive: who beats loses nothing but by its deadline."""
+        """Quiet time, with somebody ticking and some workers alive: who beats loses nothing, however
+        long it takes."""
         for _ in range(seconds):
             self.clock.ms += 1000
             running = {id: job.worker for id, job in self.memory._jobs.items() if job.status is JobStatus.running}
             for worker in sorted(beating):
                 self.both(lambda store, worker=worker: store.beat(worker, start=True))  # type: ignore[misc]
-            for id, why in self.both(lambda store: store.reap(10)):
-                assert why == "time_limit" or running[id] not in beating
+            for id, _ in self.both(lambda store: store.reap(10)):
+                assert running[id] not in beating
 
     # ---- by hand ----------------------------------------------------------------------------------------------------
 
@@ -510,10 +608,21 @@ class StoreMachine(RuleBasedStateMachine):
                 assert self.memory.result(id) == self.redis.result(id)
                 self.is_lawful(id, record)
         self.can_be_found_again(indexes)
+        self.one_job_of_a_key()
         for worker in WORKERS:
             held = self.memory._running_on(worker)
             assert holds[worker] == {id: job.process for id, job in held}
             assert cancels[worker] == {id for id, job in held if job.cancel is not None}
+
+    def one_job_of_a_key(self) -> None:
+        for key in KEYS:
+            holder = self.memory.holder(key)
+            alive = [id for id, job in self.memory._jobs.items() if job.key == key and job.status not in TERMINAL]
+            assert alive in ([], [holder])
+            if holder is not None and not alive:
+                assert self.memory._jobs[holder].key_until is not None
+        held = self.raw.mget([f"{self.prefix}key:{key}" for key in KEYS])
+        assert [self.memory._keys.get(key) for key in KEYS] == held
 
     def is_lawful(self, id: str, record: Record | None) -> None:
         before = self.before.get(id)
@@ -565,8 +674,8 @@ class StoreMachine(RuleBasedStateMachine):
             if job.outbox is not None:
                 ours[f"outbox:{job.route}"][id] = job.outbox
                 assert job.on_the_way
-            if job.deadline is not None:
-                ours["deadlines"][id] = job.deadline
+            limit = self.seen[id].get("limit_at")
+            assert job.limit_at == (None if limit is None else int(limit))
             if job.status is JobStatus.running:
                 assert job.worker in self.memory._workers
                 places.append("running")
@@ -639,34 +748,12 @@ class StoreMachine(RuleBasedStateMachine):
 def sort(answer: object) -> object:
     """The lists of a beat, and the attempts that are reaped of one worker, come in any order."""
     if isinstance(answer, Beat):
-        return Beat(answer.alive, *(tuple(sorted(some)) for some in (answer.processes, answer.cancels, answer.lost)))
+        some = (answer.processes, answer.cancels, answer.lost, answer.cancelled, answer.over)
+        return Beat(answer.alive, *(tuple(sorted(one)) for one in some))  # type: ignore[arg-type]
     if isinstance(answer, list) and answer and isinstance(answer[0], (tuple, str)):
         return sorted(answer)
     return answer
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    for kind in ("valkey", "redis"):
-        try:
-            binary = find_server(kind)
-        except LookupError:
-            continue
-        with RedisServer(binary, tmp_path_factory.mktemp("machine") / "data") as made:
-            yield made
-        return
-    if os.environ.get("QUEUEKIT_TEST_REQUIRE_SERVICES") == "1":
-        pytest.fail("no valkey-server and no redis-server")
-    pytest.skip("store machine: no valkey-server and no redis-server")
-
-
 def test_both_stores_are_the_same_lawful_machine(server: RedisServer) -> None:
-    run_state_machine_as_test(
-        cast("type[StoreMachine]", lambda: StoreMachine(server)),
-        settings=settings(
-            max_examples=30,
-            stateful_step_count=50,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-        ),
-    )
+    run_machine(StoreMachine, server, examples=30, steps=50)

@@ -56,7 +56,7 @@ class Recording:
             case "set":
                 client.sadd(key, *map(raw, value))
             case "zset":
-                moments = ("due:", "outbox:", "marks:", "workers", "deadlines", "dead")
+                moments = ("due:", "outbox:", "marks:", "workers", "dead")
                 timed = key.startswith("queuekit:") and key.partition("}:")[2].startswith(moments)
                 client.zadd(key, {raw(one): score + by_if(timed, move, score) for one, score in value})
             case "stream":

@@ -11,26 +11,36 @@ from queuekit import (
     App,
     Attempt,
     Backoff,
+    BlobStore,
     Call,
     Category,
     ConfigError,
     EnqueueError,
+    Flow,
+    Group,
+    GroupJob,
     Job,
     JobContext,
     JobFailed,
     JobInfo,
     JobNotReady,
     JobStatus,
+    Node,
     PayloadError,
     QueuekitError,
     RetryAfter,
     RetryPolicy,
     RetryRule,
     Task,
+    Workflow,
     agent_task,
+    chain,
+    chord,
     configure,
     current_job,
+    group,
 )
+from queuekit.blobs import Directory
 
 
 @dataclass
@@ -162,6 +172,7 @@ SOON = datetime(2026, 1, 1, tzinfo=UTC)
 
 assert_type(shorten.options(id="a", queue="fast", delay=3, priority=9).enqueue(DOCUMENT, strict=True), Job[Summary])
 assert_type(summarise.options(at=SOON, expires=timedelta(hours=1), key="k").enqueue(DOCUMENT), Job[Summary])
+assert_type(shorten.options(key="k", on_duplicate="replace", key_ttl=3).enqueue(DOCUMENT, strict=True), Job[Summary])
 assert_type(count.options(retry="careful", timeout=timedelta(minutes=1), soft_timeout=30.0)(DOCUMENT), int)
 assert_type(search.options(expires=SOON, result_ttl=60).bind("x", top=2), Call[list[Document]])
 assert_type(ping.options(retry=RetryPolicy()).enqueue(), Job[None])
@@ -215,6 +226,23 @@ assert_type(current_job().attempt, int)
 assert_type(current_job().deadline, datetime | None)
 
 
+# ---- steps
+def letters(text: str, *, twice: bool = False) -> int:
+    return len(text) * (1 + twice)
+
+
+async def letters_later(text: str) -> int:
+    return len(text)
+
+
+async def steps() -> None:
+    job = current_job()
+    assert_type(job.step("count", letters, "text", twice=True), int)
+    assert_type(job.step.options(key=3, on_unknown="fail")("count", letters, "text"), int)
+    assert_type(await job.astep("count", letters_later, "text"), int)
+    assert_type(await job.astep.options(key="k")("count", letters_later, text="text"), int)
+
+
 def handled(job: Job[int]) -> int:
     try:
         with App().activate() as app:
@@ -236,3 +264,71 @@ def handled(job: Job[int]) -> int:
         as_base: QueuekitError = error
         raise as_base from None
     return 0
+
+
+# ---- workflows
+@agent_task
+def measure(text: str) -> int:
+    return len(text)
+
+
+@agent_task
+async def spell(number: int, *, language: str = "en") -> str:
+    return f"{number} {language}"
+
+
+@agent_task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@agent_task
+def total_of_some(numbers: list[int | None]) -> int:
+    return sum(number or 0 for number in numbers)
+
+
+@agent_task
+def withdraw(number: int) -> None: ...
+
+
+async def workflows() -> None:
+    assert_type(chain(measure.bind("x"), spell), Flow[str])
+    assert_type(chain(measure.bind("x"), spell, measure), Flow[int])
+    assert_type(chain(measure.bind("x"), lambda n: spell.bind(n, language="de"), measure).enqueue(), Job[int])
+    assert_type(measure.bind("x").then(spell).then(measure), Flow[int])
+    assert_type(group([measure.bind("x"), measure.bind("y")]), Group[int])
+    assert_type(measure.map(["x", "y"]).enqueue().results(), list[int])
+    assert_type(measure.map(["x", "y"]).then(total).enqueue().result(), int)
+    assert_type(chord([measure.bind("x"), chain(measure.bind("y"), spell, measure)], total), Flow[int])
+    assert_type(chord([measure.bind("x").on_failure("skip")], total_of_some).enqueue(), Job[int])
+    assert_type(await chain(measure.bind("x"), spell).aenqueue(), Job[str])
+    flow = Workflow(id="x")
+    n = flow.add(measure.bind("x").compensate(withdraw.bind))
+    m = flow.add(total.bind([n.result, 3]), after=[n])
+    assert_type(n, Node[int])
+    assert_type(m.result, int)
+    assert_type(flow.add(spell.bind(m.result, language="de")).result, str)
+    assert_type(flow.enqueue().job(m).result(), int)
+    assert_type(current_job().enqueue(measure.bind("x"), key=3), Job[int])
+    assert_type(current_job().enqueue(measure.map(["x"])), GroupJob[int])
+    assert_type(await current_job().aenqueue(chain(measure.bind("x"), spell)), Job[str])
+
+
+# ---- the blob hook -------------------------------------------------------------------------------------------------
+
+
+class Shelf:
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def put(self, key: str, data: bytes) -> None:
+        self.kept[key] = data
+
+    def get(self, key: str) -> bytes | None:
+        return self.kept.get(key)
+
+
+def blobs() -> None:
+    hooks: list[BlobStore] = [Shelf(), Directory("blobs")]
+    assert_type(hooks[0].get("key"), bytes | None)
+    assert_type(configure(blobs=Shelf(), blob_over=4096), App)

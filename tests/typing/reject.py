@@ -9,7 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from queuekit import Backoff, Call, Job, JobStatus, RetryAfter, RetryPolicy, RetryRule, Task, agent_task, current_job
+from queuekit import (
+    Backoff,
+    Call,
+    Job,
+    JobStatus,
+    RetryAfter,
+    RetryPolicy,
+    RetryRule,
+    Task,
+    Workflow,
+    agent_task,
+    chain,
+    chord,
+    current_job,
+)
 
 
 @dataclass
@@ -93,6 +107,7 @@ shorten.enqueue_many(shorten.bind(DOCUMENT))  # reject: not an iterable
 jobs_of_str: list[Job[str]] = shorten.enqueue_many([(DOCUMENT,)])  # reject: jobs of ints
 
 # ---- options
+shorten.options(key="k", on_duplicate="newest")  # reject: one of four
 shorten.options(3)  # reject: keyword-only
 shorten.options(delay="3")  # reject: seconds or a timedelta
 shorten.options(at=3)  # reject: a datetime
@@ -138,3 +153,55 @@ Backoff(3, jitter="some")  # reject: there is no such jitter
 RetryAfter()  # reject: the delay is missing
 attempt: str = current_job().attempt  # reject: an int
 current_job().retry()  # reject: there is no such method
+
+
+# ---- steps
+def letters(text: str) -> int:
+    return len(text)
+
+
+current_job().step("count", letters)  # reject: the argument is missing
+current_job().step("count", letters, 3)  # reject: its type
+current_job().step("count", letters, text="x", more=1)  # reject: an unknown argument
+current_job().step.options(on_unknown="retry")  # reject: rerun or fail
+current_job().step(letters, "x")  # reject: the name is missing
+current_job().astep("count", letters, "x")  # reject: not async
+result: str = current_job().step("count", letters, "x")  # reject: an int
+
+
+# ---- workflows
+@agent_task
+def measure(text: str) -> int:
+    return len(text)
+
+
+@agent_task
+def spell(number: int) -> str:
+    return str(number)
+
+
+@agent_task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+chain(measure.bind("x"), measure)  # reject: it takes a text, and gets a number
+chain(measure.bind("x"), spell, spell)  # reject: the third takes a number, and gets a text
+
+
+def measured_again(text: str) -> Call[int]:
+    return measure.bind(text)
+
+
+chain(measure.bind("x"), measured_again)  # reject: the function takes a text
+measure.bind("x").then(measure)  # reject: a text
+measure.map([3])  # reject: texts
+chord([measure.bind("x")], spell)  # reject: it takes a number, and gets a list
+chord([measure.bind("x").on_failure("skip")], total)  # reject: some may be None
+flow = Workflow()
+node = flow.add(measure.bind("x"))
+flow.add(measure.bind(node.result))  # reject: a text
+flow.add(total.bind([node]))  # reject: the node, and not its result
+measure.bind("x").on_failure("ignore")  # reject: stop or skip
+measure.bind("x").compensate(measure.bind)  # reject: a text
+name: Job[str] = current_job().enqueue(measure.bind("x"))  # reject: a number

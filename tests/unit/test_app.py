@@ -16,6 +16,7 @@ import queuekit.app as apps
 from queuekit import (
     App,
     Backoff,
+    BulkEnqueueError,
     ConfigError,
     EnqueueError,
     JobFailed,
@@ -33,6 +34,7 @@ from queuekit.app import current_app
 from queuekit.store import StoreAway
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -186,7 +188,7 @@ class Broken:
 @pytest.mark.parametrize(("sent", "recorded"), [(False, False), (True, None)])
 def test_a_store_that_is_away(sent: bool, recorded: bool | None) -> None:
     app = App(Settings(backend="memory", enqueue_timeout=0.01))
-    app._store = Broken(app.store, StoreAway("away", sent=sent), "create")  # type: ignore[assignment]
+    app._store = Broken(app.store, StoreAway("away", sent=sent), "create_many")  # type: ignore[assignment]
     with app.activate(), pytest.raises(EnqueueError, match=r"options\(id='known'\)") as refused:
         echo.options(id="known").enqueue(1)
     assert (refused.value.recorded, refused.value.job_id) == (recorded, "known")
@@ -275,6 +277,33 @@ def test_an_error_inside_a_users_module_is_shown_as_it_is(tmp_path: Path) -> Non
     done = cli("worker", "tasks.py", "--backend", "memory", cwd=tmp_path)
     assert done.returncode == 1
     assert "ModuleNotFoundError: No module named 'no_such_dependency'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("configured", "args", "said"),
+    [
+        ("backend='memory'", [], "the memory backend has no worker"),
+        (
+            "backend='rq', broker_url='redis://127.0.0.1:7/0'",
+            ["--backend", "memory"],
+            "the memory backend has no worker",
+        ),
+        ("backend='rq'", [], "broker_url"),
+        ("backend='rqq'", [], "'rqq'"),
+        ("lease=-1", [], "lease=-1"),
+    ],
+)
+def test_a_worker_goes_by_what_its_module_configures(
+    tmp_path: Path, configured: str, args: list[str], said: str
+) -> None:
+    """Command line > configure() > environment."""
+    pytest.importorskip("rq")
+    text = f"import queuekit\nqueuekit.configure({configured})\n@queuekit.agent_task\ndef do() -> None: ...\n"
+    (tmp_path / "tasks.py").write_text(text)
+    done = cli("worker", "tasks.py", *args, cwd=tmp_path, QUEUEKIT_BACKEND="celery")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "too late" not in done.stderr
 
 
 def test_help(tmp_path: Path) -> None:
@@ -384,14 +413,110 @@ def test_a_lock_that_is_held_at_a_fork_holds_up_nobody_in_the_child() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_those_before_one_that_is_refused_are_published(app: App) -> None:
+def test_a_batch_with_one_that_is_refused_is_not_recorded(app: App) -> None:
     with app.activate():
         first = echo.options(id="first")
         echo.options(id="taken").enqueue(1)
         app.run_until_idle()
-        with pytest.raises(EnqueueError):
+        with pytest.raises(EnqueueError, match="'taken' exists") as refused:
             echo.enqueue_many([first.bind(1), echo.options(id="taken").bind(2)])
+        assert (refused.value.recorded, refused.value.job_id) == (False, "taken")
+        assert app.store.get("first") is None
+        with pytest.raises(EnqueueError, match="'first' exists"):
+            echo.enqueue_many([first.bind(1), first.bind(2)])
+        assert app.store.get("first") is None, "they ask for two things under one id"
+        one, other = echo.enqueue_many([first.bind(1), first.bind(1)])
+        assert (one.created, other.created) == (True, False)
         assert [one.message.id for one in app.adapter._broker] == ["first"]  # type: ignore[attr-defined]
+
+
+def test_with_hooks_those_before_one_that_is_refused_are_published() -> None:
+    told: list[str] = []
+    app = App(Settings(backend="memory"), hooks=[lambda event: told.append(event.job_id)])
+    with app.activate():
+        echo.options(id="taken").enqueue(1)
+        with pytest.raises(BulkEnqueueError) as refused:
+            echo.enqueue_many([echo.options(id="first").bind(1), echo.options(id="taken").bind(2)])
+        assert (refused.value.accepted, refused.value.job_id) == (1, "taken")
+        assert "first" in [one.message.id for one in app.adapter._broker]  # type: ignore[attr-defined]
+    assert told == ["taken", "first"]
+
+
+# ---- many --------------------------------------------------------------------------------------------------------------
+
+
+def test_many_are_taken_batch_by_batch(app: App) -> None:
+    given, seen = 0, []
+
+    def calls() -> Iterator[tuple[int]]:
+        nonlocal given
+        for n in range(1000):
+            given = n + 1
+            yield (n,)
+
+    with app.activate():
+        batches = echo.enqueue_batches(calls(), size=30)
+        assert given == 0, "nothing is asked for before the first batch is"
+        assert len(next(batches)) == 30
+        assert given == 30
+        jobs = echo.enqueue_many(((n,) for n in range(450)), progress=seen.append)
+        app.run_until_idle()
+    assert seen == [200, 400, 450]
+    assert [job.result(timeout=0) for job in jobs] == list(range(450))
+
+
+def test_a_batch_that_breaks_says_what_is_recorded(app: App) -> None:
+    calls: list[tuple[Any, ...]] = [(n,) for n in range(5)]
+    with app.activate():
+        with pytest.raises(PayloadError):
+            echo.enqueue_many([(object(),), *calls])
+        with pytest.raises(BulkEnqueueError, match="the first 4 jobs are recorded.*the next one is not") as broken:
+            list(echo.enqueue_batches([*calls, (object(),)], size=2))
+        assert isinstance(broken.value.__cause__, PayloadError)
+        assert (broken.value.recorded, broken.value.accepted, broken.value.in_doubt) == (False, 4, ())
+        assert app.run_until_idle() == 4, "the fifth was in the batch of the one that is no JSON"
+
+
+def test_a_batch_in_doubt_is_named() -> None:
+    class Breaking(Broken):
+        def __getattr__(self, name: str) -> Any:
+            if name == self._only and self.calls < 1:
+                self.calls += 1
+                return self._inner.create_many
+            return super().__getattr__(name)
+
+    app = App(Settings(backend="memory", enqueue_timeout=0.01))
+    app._store = Breaking(app.store, StoreAway("away", sent=True), "create_many")  # type: ignore[assignment]
+    with app.activate():
+        batches = echo.enqueue_batches([echo.options(id=f"j{n}").bind(n) for n in range(4)], size=2)
+        assert [job.id for job in next(batches)] == ["j0", "j1"]
+        with pytest.raises(BulkEnqueueError, match="not known whether the next 2 are") as broken:
+            next(batches)
+        assert (broken.value.recorded, broken.value.accepted) == (None, 2)
+        assert (broken.value.job_id, broken.value.in_doubt) == ("j2", ("j2", "j3"))
+
+
+def test_what_is_recorded_of_a_batch_is_not_in_doubt() -> None:
+    """With hooks its jobs are recorded one by one."""
+    app = App(Settings(backend="memory", enqueue_timeout=0.01), hooks=[lambda event: None])
+    create, asked = app.store.create_many, []
+
+    def breaking(jobs: Any, wires: Any) -> Any:
+        asked.append(jobs)
+        if len(asked) == 2:
+            raise StoreAway("away", sent=True)
+        return create(jobs, wires)
+
+    app.store.create_many = breaking  # type: ignore[method-assign]
+    with app.activate(), pytest.raises(BulkEnqueueError) as broken:
+        echo.enqueue_many([echo.options(id=f"j{n}").bind(n) for n in range(3)])
+    assert (broken.value.accepted, broken.value.in_doubt) == (1, ("j1", "j2"))
+
+
+@pytest.mark.parametrize("size", [0, 1001, True, 2.5])
+def test_a_size_that_no_batch_can_have(app: App, size: Any) -> None:
+    with app.activate(), pytest.raises(ConfigError, match="size="):
+        echo.enqueue_batches([], size=size)
 
 
 def test_an_unknown_log_level_is_refused(tmp_path: Path) -> None:

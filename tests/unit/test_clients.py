@@ -82,6 +82,19 @@ def test_a_connection_waits_no_longer_than_it_may(names: Names, queuekit_server:
     client.close()
 
 
+def test_a_name_is_looked_up_for_a_connection_and_not_for_each_command(
+    names: Names, queuekit_server: RedisServer
+) -> None:
+    names.answers.set()
+    client = connect(f"redis://silent.example:{queuekit_server.port}/0", **one_try(LONG))
+    assert client.ping()
+    once = names.asked
+    for _ in range(5):
+        assert client.ping()
+    assert names.asked == once
+    client.close()
+
+
 @pytest.mark.parametrize("backend", ["celery", "rq", "dramatiq"])
 @pytest.mark.parametrize("silent", ["store_url", "broker_url"])
 def test_enqueue_is_in_time(names: Names, queuekit_server: RedisServer, backend: str, silent: str) -> None:

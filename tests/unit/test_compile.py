@@ -88,7 +88,7 @@ def rows_of(task: Any, pool: str, *, settings: Settings = SETTINGS, adapter: Any
 def test_a_limit_of_a_function_in_a_thread_is_degraded(task: Any, pool: str, level: Level) -> None:
     row = rows_of(task, pool)["timeout"]
     assert row.level is level
-    assert ("the code goes on" in row.becomes) is (level is Level.degraded)
+    assert ("takes its worker along" in row.becomes) is (level is Level.degraded)
     assert bool(row.remedy) is (level is Level.degraded)
 
 
@@ -164,10 +164,10 @@ def test_arguments_that_cannot_travel_are_refused(forgotten: None) -> None:
     assert row.why
 
 
-def test_where_code_may_overlap_is_said() -> None:
-    assert "so does a blocking call" in rows_of(fetch, "threads")["overlap"].becomes
-    assert "so does a blocking call" not in rows_of(fetch, "forks")["overlap"].becomes
-    assert "coroutine that swallows its cancellation" in rows_of(summarise, "threads")["overlap"].becomes
+def test_what_ends_code_over_its_limit_is_said() -> None:
+    assert "the child is killed" in rows_of(fetch, "forks")["overrun"].becomes
+    assert "leaves with exit code 75" in rows_of(fetch, "threads")["overrun"].becomes
+    assert "swallows its cancellation" in rows_of(summarise, "threads")["overrun"].becomes
 
 
 def test_more_jobs_at_a_time_than_a_pool_runs_is_degraded() -> None:
@@ -212,7 +212,7 @@ def test_the_report_covers_every_field_on_every_pool_and_broker(backend: str, ta
     has = load_adapter(backend).capabilities
     assert not engine.missing
     assert {(one.pool, one.broker) for one in engine.targets} == {
-        (pool.name, broker) for pool in has.pools for broker in has.brokers
+        (pool.name, broker) for pool in has.pools for broker in pool.brokers or has.brokers
     }
     assert engine.lowered is not None
     for target in engine.targets:
@@ -220,7 +220,9 @@ def test_the_report_covers_every_field_on_every_pool_and_broker(backend: str, ta
         assert {"queue", "priority", "id", "arguments", "retry", "wait", "expires", "timeout", "soft_timeout"} <= {
             *fields
         }
-        assert {"result", "result_ttl", "private", "late_ack", "cancel", "crash_detection", "overlap"} <= {*fields}
+        assert {"result", "result_ttl", "private", "late_ack", "cancel", "crash_detection", "overlap", "overrun"} <= {
+            *fields
+        }
         assert ("shared_loop" in fields) is task.is_async
         for row in target.rows:
             assert row.becomes, row
@@ -402,3 +404,48 @@ def test_the_page_explains_every_field() -> None:
     }
     families = {name.partition(".")[0] + "." if "." in name else name for name in shown}
     assert families - {one.rstrip("*") for one in explained} == set()
+
+
+# ---- caps ----------------------------------------------------------------------------------------------------------
+
+
+@agent_task(queue="documents", max_concurrency=3)
+async def capped() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("backend", "levels"),
+    [
+        ("celery", {
+            ("prefork", "redis"): "refused", ("threads", "redis"): "refused", ("solo", "redis"): "native",
+            ("async", "redis"): "emulated", ("prefork", "rabbitmq"): "refused", ("threads", "rabbitmq"): "refused",
+            ("solo", "rabbitmq"): "native",
+        }),
+        ("rq", {("worker", "redis"): "native", ("simple", "redis"): "native", ("async", "redis"): "emulated"}),
+        ("dramatiq", {
+            ("threads", "redis"): "emulated", ("async", "redis"): "emulated", ("threads", "rabbitmq"): "refused",
+        }),
+    ],
+)  # fmt: skip
+def test_caps_pool_by_pool(backend: str, levels: dict[tuple[str, str], str]) -> None:
+    pytest.importorskip(backend)
+    settings = Settings(queue_concurrency={"documents": 5, "elsewhere": 1})
+    told = report(capped, settings, backend)
+    assert not told.missing
+    for field, asked in (("max_concurrency", "3"), ("queue_concurrency", "5")):
+        found = {(one.pool, one.broker): row for one in told.targets for row in one.rows if row.field == field}
+        assert {place: row.level.value for place, row in found.items()} == levels
+        assert all(row.asked == f"{asked} in each worker process" for row in found.values())
+        assert all(row.remedy for row in found.values() if row.level is Level.refused)
+    assert not told.refuses(None), "one of its pools runs it"
+    assert not report(capped, settings, backend, "async").refuses("async")
+
+
+def test_a_pool_that_refuses_a_cap_refuses_the_task() -> None:
+    pytest.importorskip("celery")
+    assert report(capped, Settings(), "celery", "prefork").refuses("prefork")
+    assert not report(capped, Settings(concurrency=3), "celery", "prefork").refuses("prefork")
+    adopting = report(capped, Settings(adopt=True), "celery", "async")
+    assert adopting.refuses("async"), "its messages come by kombu"
+    fields = {row.field for one in report(plain, Settings(), "celery").targets for row in one.rows}
+    assert not fields & {"max_concurrency", "queue_concurrency"}, "nothing is said of what nobody asks for"

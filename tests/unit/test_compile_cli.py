@@ -214,7 +214,7 @@ def test_strict_refuses_to_start_a_worker_and_names_the_remedy(folder: Path) -> 
         "from queuekit import agent_task\n@agent_task\nasync def think() -> None: ...\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "queuekit", "worker", "async_only.py"],
+        [sys.executable, "-m", "queuekit", "worker", "async_only.py", "--pool", "worker"],
         cwd=folder,
         env=environ,
         capture_output=True,

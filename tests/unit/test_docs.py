@@ -26,6 +26,24 @@ def test_the_page_of_commands_is_fresh() -> None:
     assert (ROOT / "docs/reference/cli.md").read_text() == generate["commands"](), "run python docs/generate.py"
 
 
+def test_the_page_of_limits_is_fresh() -> None:
+    for engine in ("celery", "rq", "dramatiq"):
+        pytest.importorskip(engine)
+    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    assert (ROOT / "docs/reference/limits.md").read_text() == generate["limits"](), "run python docs/generate.py"
+
+
+def test_the_page_of_benchmarks_is_what_the_figures_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    for engine in ("celery", "rq", "dramatiq"):
+        pytest.importorskip(engine)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = runpy.run_path(str(ROOT / "benchmarks/page.py"))
+    runs, there = script["load"](ROOT / "benchmarks/figures"), ROOT / "docs/reference/benchmarks.md"
+    made = script["page"](runs, script["beside"](there, ROOT / "docs/images/benchmarks"))
+    assert there.read_text() == made, "run benchmarks/page.py"
+    assert not any(run["quick"] for run in runs.values())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):

@@ -364,11 +364,14 @@ def test_a_cancelled_job_is_dropped(bench: Bench) -> None:
     assert bench.execution.execute(delivery) == Dropped("cancelled: no")
 
 
-def test_an_expired_record_is_dropped(bench: Bench) -> None:
+def test_a_doorbell_without_a_record_goes_to_quarantine(bench: Bench) -> None:
+    """It has expired, or somebody has made it up."""
     delivery = bench.job()
     bench.store._jobs.clear()
     assert isinstance(bench.execution.execute(delivery), Dropped)
-    assert bench.store.quarantined(1) == []
+    (kept,) = bench.store.quarantined(5)
+    assert (kept.reason, kept.source) == ("marked as ours, and this store has no record of it (any more)", "memory:q:0")
+    assert json.loads(kept.raw)["queuekit"]["id"] == "j"
 
 
 def test_a_message_of_a_lost_store_goes_to_quarantine(bench: Bench) -> None:
@@ -706,6 +709,60 @@ def test_release_running_hands_back_what_cannot_be_interrupted(bench: Bench, mon
     monkeypatch.setitem(DEEDS, "hand", hands)
     assert bench.run("hand") == Stale()
     assert bench.attempts() == [(1, "released", None, None)]
+
+
+def test_what_is_over_its_limit_is_not_handed_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would not count, at any number of deployments. It ends with the process, by its limit."""
+
+    def hands() -> None:
+        (stop,) = bench.execution.attendant.running()
+        stop.limit = 0.0
+        assert bench.execution.release_running("the worker stops") == 1
+        assert bench.status() == "running"
+        bench.clock.advance(60)
+        assert bench.store.leave("w") == ["j"]
+
+    monkeypatch.setitem(DEEDS, "hand", hands)
+    assert bench.run("hand", timeout=60) == Stale()
+    assert bench.attempts()[0][:3] == (1, "retried", Category.time_limit)
+
+
+@pytest.mark.parametrize("task", ["execution.do", "execution.ado"])
+def test_what_goes_on_over_its_limit_is_told_once_and_ends_nothing_in_the_record(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    monkeypatch.setattr("queuekit.execution.Attendant.EVERY", 0.01)
+    monkeypatch.setattr("queuekit.execution.stops.BACKSTOP", 0.0)
+    told: list[str] = []
+    execution = Execution(
+        bench.store,
+        bench.settings,
+        find=find_task,
+        worker=lambda: "w",
+        renew=lambda: bench.store.beat("w", start=True) and None,  # type: ignore[func-returns-value]
+        leave=lambda held: told.append(held.message.id),
+    )
+
+    def swallows() -> None:
+        looks = 0
+        while looks < 20:  # it is told of once, however long it goes on
+            try:
+                threading.Event().wait(0.005)
+            except BaseException:
+                pass
+            looks += bool(told)
+        assert (execution.stuck, execution.only_stuck) == ({"j"}, True)
+        assert bench.status() == "running"
+
+    async def aswallows() -> None:
+        swallows()
+
+    monkeypatch.setitem(DEEDS, "swallow", swallows if task == "execution.do" else aswallows)
+    outcome = in_time(lambda: execution.execute(bench.job("swallow", task=task, timeout=0.05)))
+    assert isinstance(outcome, Retried)  # it has ended after all, before the process did
+    assert bench.attempts()[0][:3] == (1, "retried", Category.time_limit)
+    assert told == ["j"]
+    assert (execution.stuck, execution.only_stuck) == (frozenset(), True)
 
 
 def test_private_errors_stay_private(bench: Bench) -> None:

@@ -215,6 +215,17 @@ async def test_hard_async_comes_again_when_it_was_swallowed() -> None:
 
 
 @runs
+async def test_hard_async_counts_though_the_code_kept_the_loop_and_then_returned() -> None:
+    async def keeps() -> int:
+        time.sleep(0.1)  # noqa: ASYNC251  # it is what is asked about
+        return 7
+
+    limits = Limits(None, 0.05)
+    assert await asyncio.create_task(limited(keeps(), limits)) == 7
+    assert limits.hard_passed
+
+
+@runs
 async def test_hard_async() -> None:
     limits = Limits(None, 0.05)
     task = asyncio.ensure_future(limited(forever(), limits))

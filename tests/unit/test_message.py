@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from queuekit import message as message_module
-from queuekit.message import Doorbell, InvalidMessage, Message, Publication, bucket, route_of, split_route
+from queuekit.message import (
+    KEPT,
+    Doorbell,
+    InvalidMessage,
+    Message,
+    Publication,
+    as_text,
+    bucket,
+    route_of,
+    shortened,
+    split_route,
+)
 
 MESSAGE = Message("id", "t", [1, "ü"], {"k": None}, "q", "rq", priority=7, timeout=2.5)
 
@@ -132,6 +143,10 @@ GOOD = Publication(MESSAGE, 12, 1, "e").doorbell.to_header()
         {**GOOD, "id": "../../etc"},
         {**GOOD, "pseq": "1"},
         {**GOOD, "pseq": True},
+        {**GOOD, "pseq": -1},
+        {**GOOD, "pseq": 2**53},
+        {**GOOD, "task": "x" * 1001},
+        {**GOOD, "epoch": "x" * 1001},
         {**GOOD, "task": 3},
         {**GOOD, "epoch": None},
         {**GOOD, "route": "rq"},
@@ -148,3 +163,24 @@ GOOD = Publication(MESSAGE, 12, 1, "e").doorbell.to_header()
 def test_a_forged_doorbell_is_refused(header: object) -> None:
     with pytest.raises(InvalidMessage):
         Doorbell.from_header(header)
+
+
+# ---- for the quarantine --------------------------------------------------------------------------------------------
+
+
+def test_what_is_too_long_is_kept_by_its_beginning() -> None:
+    assert shortened("x" * KEPT) == "x" * KEPT
+    assert shortened(b"\xff" + b"x" * (KEPT - 4)) == "\\xff" + "x" * (KEPT - 4)
+    assert shortened("x" * (KEPT + 1)) == "x" * KEPT + f"... ({KEPT + 1} characters)"
+    assert shortened(b"x" * 10 * KEPT) == "x" * KEPT + f"... ({10 * KEPT} bytes)"
+    assert shortened("ü".encode() * KEPT) == "ü" * KEPT
+
+
+def test_whatever_an_engine_has_read_can_be_kept() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert as_text({"a": object}) == """{"a": "<class 'object'>"}"""
+    assert as_text(deep) == "(cannot be shown: RecursionError)"
+    assert as_text({(1, 2): 3}) == "(cannot be shown: TypeError)"
+    assert len(as_text(["x" * 10 * KEPT])) < KEPT + 50

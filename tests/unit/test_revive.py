@@ -73,6 +73,6 @@ def test_of_two_who_bring_it_back_one_does(queuekit_memory: App, failed: Job[int
     assert isinstance(store, MemoryStore)
     record = store.get(failed.id)
     assert record is not None
-    revive(store, record)
+    revive(store, record, None)
     with pytest.raises(QueuekitError, match="is queued: only a job that failed or was cancelled"):
-        revive(store, record)
+        revive(store, record, None)

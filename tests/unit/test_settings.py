@@ -42,6 +42,7 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "store_lost": ("adopt", "adopt"),
     "unknown_grace": (1.5, 60.0),
     "retry": ({"slow": {"max_attempts": 2}}, {"slow": {"max_attempts": 9}}),
+    "schedules": ({"nightly": {"task": "a.b", "every": 5}}, {"nightly": {"task": "a.b", "every": 9}}),
     "concurrency": (1, 8),
     "queues": (("a", "b"), ("c",)),
     "modules": (("one.two", "three"), ("four",)),
@@ -50,12 +51,19 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "amqp_queues": ("quorum", "quorum"),
     "quarantine_limit": (1, 5000),
     "quarantine_bytes": (1000, 5000),
+    "steps_limit": (1000, 5000),
+    "blobs": ("one.two:three", "four:Five.six"),
+    "blob_over": (1000, 5000),
     "pool": ("threads", "solo"),
     "hooks": (("one.two:three", "four:Five.six"), ("a:b",)),
     "codec": ("one.two:three", "four:Five.six"),
+    "signing_key": (("0123456789abcdef", "fedcba9876543210"), ("another key".replace(" ", "-") + "-0123",)),
+    "unsigned": ("accept", "accept"),
     "log_format": ("json", "json"),
     "metrics_port": (1, 65535),
     "metrics_host": ("0.0.0.0", "::1"),
+    "queue_concurrency": ({"documents": 5, "a.b": 1}, {"other": 2}),
+    "task_concurrency": ({"pkg.tasks.slow": 5}, {"slow": 2}),
 }
 
 
@@ -74,6 +82,13 @@ def as_toml(name: str, value: Any, table: str = "") -> str:
     if name == "retry":
         head = f"{table}.retry" if table else "retry"
         return "".join(f"[{head}.{key}]\nmax_attempts = {policy['max_attempts']}\n" for key, policy in value.items())
+    if name == "schedules":
+        head = f"{table}.schedules" if table else "schedules"
+        rows = {key: [f"{field} = {json.dumps(one)}\n" for field, one in said.items()] for key, said in value.items()}
+        return "".join(f"[{head}.{key}]\n{''.join(lines)}" for key, lines in rows.items())
+    if name.endswith("_concurrency"):
+        lines = "".join(f"{json.dumps(key)} = {cap}\n" for key, cap in value.items())
+        return f"[{table}.{name}]\n{lines}" if table else f"[{name}]\n{lines}"
     if isinstance(value, tuple):
         text = json.dumps(list(value))
     else:

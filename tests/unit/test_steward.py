@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuekit import App, Settings, agent_task
-from queuekit.processes import is_alive, process_name
+from queuekit.processes import is_alive, process_name, start_time
 from queuekit.steward import Steward, _Outage
 from queuekit.store import Beat, StoreAway
 from queuekit.testing.servers import RedisServer, find_server
@@ -132,11 +132,12 @@ def parent(app: App) -> Iterator[Parent]:
     parent.end()
 
 
-def until(true: Callable[[], Any], what: str) -> None:
+def until(true: Callable[[], Any], what: str) -> Any:
     late = time.monotonic() + DEADLINE
-    while not true():
+    while not (found := true()):
         assert time.monotonic() < late, f"not within {DEADLINE:g} s: {what}"
         time.sleep(0.02)
+    return found
 
 
 def gone(pid: int) -> bool:
@@ -228,10 +229,14 @@ def test_a_killed_steward_is_started_again_and_does_its_work(app: App, parent: P
     parent.do(f"claim({bell!r})")
     os.kill(parent.steward, signal.SIGKILL)
     until(lambda: gone(parent.steward), "the steward is gone")
-    parent.do("worker.watch()")
-    second = parent.do("worker._steward.pid")
+
+    def another() -> int:
+        """watch() is called now and then: a process counts as dead a moment before its parent may collect it."""
+        parent.do("worker.watch()")
+        return 0 if (pid := parent.do("worker._steward.pid")) == parent.steward else pid
+
+    second = until(another, "another steward is started")
     parent.pids.add(second)
-    assert second != parent.steward
     assert runs(app, id) == ["running"]  # the worker's lease was not ended with its steward
     parent.kill()
     until(lambda: runs(app, id) == ["lost"], "its attempt is lost")
@@ -239,8 +244,7 @@ def test_a_killed_steward_is_started_again_and_does_its_work(app: App, parent: P
 
 
 def test_signals_do_not_end_it_before_its_worker(app: App, parent: Parent) -> None:
-    parent.do("worker.renew()")
-    until(lambda: _ignores(parent.steward), "it has set its signals")
+    """Not while it starts either."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         os.kill(parent.steward, number)
     id, bell = job(app)
@@ -248,12 +252,6 @@ def test_signals_do_not_end_it_before_its_worker(app: App, parent: Parent) -> No
     parent.kill()
     until(lambda: runs(app, id) == ["lost"], "it goes on watching")
     until(lambda: gone(parent.steward), "and leaves after its worker")
-
-
-def _ignores(pid: int) -> bool:
-    with open(f"/proc/{pid}/status") as status:
-        mask = next(int(line.split()[1], 16) for line in status if line.startswith("SigIgn"))
-    return bool(mask >> (signal.SIGQUIT - 1) & 1)
 
 
 def test_it_outlives_an_outage_of_store_and_broker(app: App, parent: Parent, server: RedisServer) -> None:
@@ -318,17 +316,25 @@ class FakeStore:
     def __init__(self) -> None:
         self.beats, self.dead, self.left, self.away = 0, [""], 0, 0
         self.processes: tuple[str, ...] = ()
-        self.known, self.name = True, "first"
+        self.cancelled: tuple[str, ...] = ()
+        self.over: tuple[tuple[str, str], ...] = ()
+        self.found: list[str] = []
+        self.known, self.name, self.seen = True, "first", True
+        self.about = ""
 
-    def beat(self, worker: str, *, start: bool = False, dead: Any = (), about: str = "") -> Beat:
+    def beat(self, worker: str, *, start: bool = False, dead: Any = (), found: Any = (), about: str = "") -> Beat:
         self.beats += 1
-        self.dead += dead
-        return Beat(start or self.known, tuple(one for one in self.processes if one not in self.dead))
+        self.dead += [*dead, *found]
+        self.found += found
+        self.about = about or self.about
+        processes = tuple(one for one in self.processes if one not in self.dead)
+        return Beat(start or self.known, processes, ("j",) * len(self.cancelled), (), self.cancelled, self.over)
 
     def epoch(self) -> str:
         return self.name
 
-    def leave(self, worker: str) -> list[str]:
+    def leave(self, worker: str, *, seen: bool = True) -> list[str]:
+        self.seen = seen
         if self.away:
             self.away -= 1
             raise StoreAway("away", sent=False)
@@ -351,12 +357,14 @@ class FakeTicker:
 
 
 class InProcess:
-    def __init__(self) -> None:
+    def __init__(self, parent: str = "") -> None:
         self.store, self.ticker = FakeStore(), FakeTicker()
         end, self.pipe = os.pipe()
         self.end = end
         settings = Settings(backend="memory", tick=0.02, lease=DEADLINE)
-        self.steward = Steward(self.store, self.ticker, "w", process_name(), settings, end)  # type: ignore[arg-type]
+        about = '{"pool": "threads", "clock": 1.0}'
+        parent = parent or process_name()
+        self.steward = Steward(self.store, self.ticker, "w", parent, settings, end, about=about)  # type: ignore[arg-type]
         self.thread = threading.Thread(target=self.steward.run, daemon=True)
         self.thread.start()
 
@@ -385,9 +393,69 @@ def test_beats_go_on_while_a_tick_takes_its_time(here: InProcess) -> None:
     here.ticker.go.clear()
     until(lambda: here.ticker.ticks, "a tick begins")
     here.store.processes = ("1:0",)  # init, at another time: dead
-    until(lambda: "1:0" in here.store.dead, "the dead process is told of")
+    until(lambda: "1:0" in here.store.found, "the dead process is told of, as one that was found so")
     beats = here.store.beats
     until(lambda: here.store.beats > beats + 3, "the beats go on")
+
+
+def test_it_says_whether_it_has_seen_its_worker_alive(here: InProcess) -> None:
+    until(lambda: here.store.beats, "it beats")
+    here.leave()
+    assert here.store.seen
+    late = InProcess(parent="1:0")  # dead before its steward was there
+    try:
+        late.leave()
+        assert (late.store.left, late.store.seen) == (1, False)
+    finally:
+        os.close(late.end)
+
+
+def test_a_child_that_runs_on_after_a_cancel_is_killed_and_its_parent_is_not(
+    here: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        here.store.cancelled = (process_name(), f"{child.pid}:{start_time(child.pid)}")
+        beats = here.store.beats
+        until(lambda: here.store.beats > beats + 3, "it was asked")
+        assert child.poll() is None  # it has its time
+        monkeypatch.setattr("queuekit.steward.CANCELLED", 0.0)
+        until(lambda: child.poll() is not None, "it is killed")
+        assert child.returncode == -signal.SIGKILL
+    here.store.cancelled = ()
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_a_process_over_its_limit_is_killed_unless_it_is_the_workers_and_ends_by_itself(
+    monkeypatch: pytest.MonkeyPatch, drains: bool
+) -> None:
+    with sleeper() as child, sleeper() as parent:
+        here = InProcess(f"{parent.pid}:{start_time(parent.pid)}")
+        try:
+            if drains:
+                os.write(here.pipe, b"drained")
+            here.store.over = tuple((str(one.pid), f"{one.pid}:{start_time(one.pid)}") for one in (child, parent))
+            beats = here.store.beats
+            until(lambda: here.store.beats > beats + 3, "they are over their limits")
+            assert (child.poll(), parent.poll()) == (None, None)  # they have their time
+            monkeypatch.setattr("queuekit.steward.OVER", (0.0, 0.0))
+            until(lambda: child.poll() is not None, "the child is killed")
+            assert child.returncode == -signal.SIGKILL
+            beats = here.store.beats
+            if drains:
+                until(lambda: here.store.beats > beats + 3, "the beats go on")
+                assert parent.poll() is None
+            else:
+                until(lambda: parent.poll() is not None, "the worker is killed")
+                until(lambda: here.store.left, "its steward sees it")
+        finally:
+            here.leave()
+            os.close(here.end)
+            child.kill()
+            parent.kill()
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 
 
 def test_an_outage_is_said_at_its_begin_seldom_and_at_its_end(
@@ -422,6 +490,9 @@ def test_a_store_that_came_back_empty_is_told_from_a_lease_that_was_lost(
         beats = here.store.beats
         until(lambda beats=beats: here.store.beats > beats + 1, "it goes on")  # type: ignore[misc]
     assert "goes to quarantine (store_lost)" in caplog.text
+    said_anew = json.loads(here.store.about)
+    assert said_anew["pool"] == "threads"
+    assert abs(said_anew["clock"] - time.time()) < DEADLINE, "its clock as it is now, and not when the worker started"
 
 
 def test_it_leaves_when_the_pipe_is_closed_even_if_the_store_is_away(here: InProcess) -> None:
@@ -429,6 +500,28 @@ def test_it_leaves_when_the_pipe_is_closed_even_if_the_store_is_away(here: InPro
     here.leave()
     assert here.store.left == 1
     assert here.store.away == 0
+
+
+def test_it_ends_nothing_before_the_children_of_its_worker_are_gone(
+    here: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has just been taken up is known to the store alone."""
+    alive = {"11:0"}
+    monkeypatch.setattr("queuekit.steward.is_alive", lambda process: process in alive or process == here.steward.parent)
+    here.store.processes = ("11:0",)
+    monkeypatch.setattr("queuekit.steward.DYING", DEADLINE)
+    here.close()
+    time.sleep(0.2)
+    assert here.store.left == 0
+    alive.clear()
+    until(lambda: here.store.left, "it leaves")
+
+
+def test_a_child_that_does_not_die_keeps_nobody(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queuekit.steward.DYING", 0.05)
+    here.store.processes = (process_name(),)
+    here.leave()
+    assert here.store.left == 1
 
 
 def test_what_was_lost_at_the_end_is_told_after_a_long_tick(here: InProcess) -> None:

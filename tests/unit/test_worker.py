@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import subprocess
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -185,6 +188,51 @@ def test_a_worker_that_is_over_is_not_kept_by_a_hook(worker: Worker) -> None:
     assert gone() is None
 
 
+def stuck(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Have the worker end for a job that goes on over its limit. What it does to its process."""
+    did: list[object] = []
+    monkeypatch.setattr("queuekit.worker.os.kill", lambda pid, number: did.append((pid, number)))
+    monkeypatch.setattr("queuekit.worker.leave", did.append)
+    worker._drain(None)  # type: ignore[arg-type]
+    return did
+
+
+def test_a_worker_that_runs_several_jobs_stops_in_good_order_for_one_that_does_not_end(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.shared = True
+    read, worker._pipe = os.pipe()
+    assert stuck(worker, monkeypatch) == [(os.getpid(), signal.SIGTERM)]
+    assert (worker.exit_code, worker.drained.is_set()) == (75, True)
+    assert os.read(read, 100) == b"drained"  # its steward need not kill it
+    assert stuck(worker, monkeypatch) == []  # for a second one there is nothing more to do
+    os.close(read)
+
+
+def test_a_worker_whose_main_thread_is_stuck_leaves_at_once(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hears no signal; and should leaving hang, its steward has not been told that it ends by itself."""
+    read, worker._pipe = os.pipe()
+    did: list[int] = []
+
+    def leave(code: int) -> None:
+        did.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr("queuekit.worker.leave", leave)
+    with pytest.raises(SystemExit):
+        worker._drain(None)  # type: ignore[arg-type]
+    assert did == [75]
+    worker.after_fork()
+    assert os.read(read, 100) == b""
+    os.close(read)
+
+
+def test_a_worker_that_is_about_to_stop_stops_as_it_was_told(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.stopping.set()
+    assert stuck(worker, monkeypatch) == []
+    assert (worker.exit_code, worker.drained.is_set()) == (0, False)
+
+
 def test_another_worker_has_another_name(worker: Worker) -> None:
     assert worker.another().name != worker.name
     assert worker.another().queues == worker.queues
@@ -195,7 +243,7 @@ def test_quarantine_waits_for_the_store_until_the_worker_stops(worker: Worker, m
     assert isinstance(worker.store, MemoryStore)
     assert [(one.raw, one.reason) for one in worker.store.quarantined(5)] == [("raw", "why")]
 
-    def away(*_: Any) -> None:
+    def away(*_: Any, **__: Any) -> None:
         raise StoreAway("away", sent=False)
 
     monkeypatch.setattr(worker.store, "quarantine", away)
@@ -210,3 +258,18 @@ def test_only_the_start_opens_a_lease(worker: Worker) -> None:
     with pytest.raises(StoreAway, match="its steward has not opened another"):
         worker.execution._renew()
     assert not worker.store.beat(worker.name).alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_worker_that_is_told_to_stop_while_it_imports_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    """Nothing has begun. As the first process of a container it would not even hear a signal without a handler."""
+    (tmp_path / "slow.py").write_text("import time\nopen('imports', 'w').close()\ntime.sleep(60)\n")
+    command = [sys.executable, "-m", "queuekit", "worker", "slow.py"]
+    environ = {**os.environ, "QUEUEKIT_BACKEND": "celery", "QUEUEKIT_BROKER_URL": "redis://127.0.0.1:1/0"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environ) as process:
+        until = time.monotonic() + 30
+        while not (tmp_path / "imports").exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(10) == 0

@@ -8,20 +8,24 @@ else imports the engine.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from queuekit.errors import ConfigError, QueuekitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from queuekit.adapters.findings import Finding
     from queuekit.adapters.report import Row
     from queuekit.message import Publication
     from queuekit.settings import Settings
     from queuekit.task import Task
     from queuekit.worker import Worker
 
-__all__ = ["Adapter", "BrokerAway", "Capabilities", "Pool", "load_adapter"]
+__all__ = ["ASYNC", "Adapter", "BrokerAway", "Capabilities", "Diagnosing", "Pool", "Wiring", "load_adapter"]
+
+ASYNC = "async"
+"""The name of the pool in which a worker runs all that it has on one loop, on every engine that has it."""
 
 GROUP = "queuekit.adapters"
 
@@ -39,6 +43,8 @@ class Pool:
         interrupts_sync: a time limit takes synchronous code out of a blocking call.
         shared_loop: async tasks of the whole process share one loop (C15).
         concurrent: it can run more than one job at a time.
+        brokers: the kinds of broker that it runs on; empty: all of the adapter's.
+        caps: the kinds of broker on which it keeps queue_concurrency, task_concurrency and max_concurrency.
     """
 
     name: str
@@ -46,6 +52,8 @@ class Pool:
     interrupts_sync: bool
     shared_loop: bool
     concurrent: bool
+    brokers: tuple[str, ...] = ()
+    caps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +72,20 @@ class Capabilities:
     gaps: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
-    def check_pool(self, pool: str, *, backend: str) -> None:
-        """App.worker() asks. Raises ConfigError for a pool that is not there, with the reason where one is given."""
-        names = [one.name for one in self.pools]
-        if pool not in names:
+    def check_pool(self, pool: str, *, backend: str, broker: str = "") -> None:
+        """App.worker() asks. Raises ConfigError for a pool that is not there, with the reason where one is given, or
+        not there on that kind of broker."""
+        found = next((one for one in self.pools if one.name == pool), None)
+        if found is None:
+            names = [one.name for one in self.pools]
             why = f": {self.refused[pool]}" if pool in self.refused else ""
             raise ConfigError(f"pool={pool!r}: the backend {backend} has {', '.join(names)}{why}")
+        if broker and found.brokers and broker not in found.brokers:
+            others = [one.name for one in self.pools if not one.brokers or broker in one.brokers]
+            raise ConfigError(
+                f"pool={pool!r}: on the backend {backend} it takes messages from {' or '.join(found.brokers)}, and "
+                f"broker_url leads to {broker}: set broker_url to that, or choose the pool {' or '.join(others)}"
+            )
 
 
 class Adapter(Protocol):
@@ -107,11 +123,37 @@ class Adapter(Protocol):
     def run_worker(self, worker: Worker) -> int:
         """Run the engine's worker in this process until it is told to stop; its exit code. Called in the main thread.
         It calls worker.start() once its signal handlers are set, hands each delivery to worker.execution, and says the
-        outcome in the engine's own words before it acknowledges."""
+        outcome in the engine's own words before it acknowledges. start() refuses caps on the jobs of a queue or a task,
+        unless the adapter has said on the worker why they hold: by Worker.keeps_caps or Worker.at_a_time."""
         ...
 
     def close(self) -> None:
         """Close the connections. Harmless when there are none, and when called twice."""
+        ...
+
+
+@runtime_checkable
+class Wiring(Protocol):
+    """An adapter on Redis that publishes by a few plain commands. Where the store is on the same Redis, record and
+    doorbell are then written in one step, and one round trip. Optional: others publish after they have recorded."""
+
+    def wire(self, publication: Publication) -> Sequence[Sequence[str]] | None:
+        """The commands that publish() would send for a first publication, to the letter but for what is made up for
+        each. The pseq and the epoch stand in one argument of one command, once each, as they are in the doorbell's
+        JSON: they are known there alone, and put in. None: not here. Makes no connection."""
+        ...
+
+
+@runtime_checkable
+class Diagnosing(Protocol):
+    """An adapter that has something to say to `queuekit doctor`. Optional: others are not asked."""
+
+    def diagnose(self, tasks: Sequence[Task[..., Any, Any]]) -> Iterable[Finding]:
+        """What in the engine's own set-up, or the broker's, undoes a promise; and what was looked at and is well. Each
+        finding names its check: "prefetch", "app-settings", "consumer-timeout", or one of the adapter's own.
+
+        `tasks` are those that the modules declare which the command was given. It may connect and import, and changes
+        nothing. What it raises is shown, and the other checks go on."""
         ...
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from queuekit.adapters.caps import cap_rows
 from queuekit.adapters.report import Level, Row, broker_of, policy_of, sample
 from queuekit.errors import ConfigError, PayloadError
-from queuekit.execution import DEADLINE_MARGIN
 from queuekit.message import BUCKETS, split_route
+from queuekit.processes import BACKSTOP, OVER
 from queuekit.retry.preview import human, preview
+from queuekit.worker import TEMPORARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,12 @@ NOTHING: Final = "-"
 SHOWN_IN: Final = {"C5": "crash_detection", "C8": "timeout", "C9": "result", "C11": "cancel", "C15": "shared_loop"}
 """The field in which a gap that an adapter declares is shown. Others get a row of their own, "contract.C6"."""
 
+OVERLAP: Final = (
+    "one valid fence; but code in a process that was frozen or cut off from the store for longer than the lease goes "
+    "on beside the next attempt until its process ends, its writes to the record rejected. A side effect that must not "
+    "repeat needs the job's id as its key"
+)
+
 
 def default_rows(
     task: Task[..., Any, Any], backend: str, pool: Pool, settings: Settings, capabilities: Capabilities
@@ -39,7 +47,7 @@ def default_rows(
     for row in (
         *_carried(task, message, settings),
         *_retries(task, settings),
-        *_limits(task, message, pool, capabilities),
+        *_limits(task, message, pool, settings, capabilities),
         *_kept(task, message, settings),
         *_running(task, pool, settings, capabilities),
     ):
@@ -130,7 +138,9 @@ def _retries(task: Task[..., Any, Any], settings: Settings) -> Iterator[Row]:
 # ---- limits --------------------------------------------------------------------------------------------------------
 
 
-def _limits(task: Task[..., Any, Any], message: Message, pool: Pool, capabilities: Capabilities) -> Iterator[Row]:
+def _limits(
+    task: Task[..., Any, Any], message: Message, pool: Pool, settings: Settings, capabilities: Capabilities
+) -> Iterator[Row]:
     kind = "async" if task.is_async else "sync"
     for field, seconds in (("timeout", message.timeout), ("soft_timeout", message.soft_timeout)):
         asked = NOTHING if seconds is None else f"{seconds:g} s, {kind}"
@@ -138,12 +148,30 @@ def _limits(task: Task[..., Any, Any], message: Message, pool: Pool, capabilitie
         if seconds is None:
             row = replace(row, level=Level.emulated, becomes=f"no limit; with one, {row.becomes}", remedy="")
         elif field == "timeout" and row.level is Level.degraded:
-            row = row.also(
-                f"the record ends the attempt after {seconds + DEADLINE_MARGIN:g} s, and the code goes on", {}
-            )
+            row = row.also("such a call takes its worker along, see overrun; the attempt ends as time_limit", {})
         elif field == "timeout":
             row = row.also("the attempt ends as time_limit", {})
         yield row
+    asked = NOTHING if message.timeout is None else f"{message.timeout:g} s, {kind}"
+    yield Row("overrun", asked, Level.emulated, _overrun(task, pool, settings))
+
+
+def _overrun(task: Task[..., Any, Any], pool: Pool, settings: Settings) -> str:
+    """What becomes of code over its hard limit that nothing has interrupted."""
+    goes_on = "swallows its cancellation, or keeps the loop," if task.is_async else "swallows it, or sits in C code,"
+    said = f"what {goes_on} {BACKSTOP:g} s longer ends with its process, and the job is given on after that: "
+    child, own = (f"{seconds:g} s" for seconds in OVER)
+    locked = "where C code keeps the interpreter's lock"
+    if pool.processes:
+        return f"{said}the child is killed; {locked}, by its steward, {child} after the limit"
+    worker = "the worker, which runs nothing else,"
+    if pool.concurrent:
+        others = f"lets the others end within the grace ({settings.grace:g} s), hands back the rest"
+        worker = f"the worker takes no more jobs, {others}, and"
+    return (
+        f"{said}{worker} leaves with exit code {TEMPORARY}, to be started again; {locked}, its steward kills it, with "
+        f"all that it runs, {own} after the limit"
+    )
 
 
 def _limit(field: str, asked: str, task: Task[..., Any, Any], pool: Pool, capabilities: Capabilities) -> Row:
@@ -210,6 +238,9 @@ def _running(task: Task[..., Any, Any], pool: Pool, settings: Settings, capabili
         + (
             "CancelledError at an await within 2 s"
             if task.is_async
+            else "JobCancelled is raised within 2 s, out of a blocking call too"
+            + ("; what goes on is killed with its process after 3 s more" if pool.processes else "")
+            if pool.interrupts_sync
             else "current_job().raise_if_cancelled() raises, and a function that never asks runs to its end"
         ),
     )
@@ -238,7 +269,7 @@ def _running(task: Task[..., Any, Any], pool: Pool, settings: Settings, capabili
                 f"Open clients inside the task{_or_pool(capabilities, 'shared_loop')}",
             )
         yield loop
-    yield Row("overlap", "one attempt at a time", Level.emulated, _overlap(task, pool))
+    yield Row("overlap", "one attempt at a time", Level.emulated, OVERLAP)
     concurrency = Row(
         "concurrency",
         NOTHING if settings.concurrency is None else str(settings.concurrency),
@@ -253,16 +284,6 @@ def _running(task: Task[..., Any, Any], pool: Pool, settings: Settings, capabili
             remedy=f"start more workers{_or_pool(capabilities, 'concurrent')}",
         )
     yield concurrency
-
-
-def _overlap(task: Task[..., Any, Any], pool: Pool) -> str:
-    """The last sentence of the contract's C4, for this function on this pool."""
-    said = (
-        "one valid fence; but code in a process that was frozen or cut off from the store for longer than the lease "
-        "goes on beside the next attempt until its process ends, its writes to the record rejected"
-    )
-    if task.is_async:
-        said += "; so does a coroutine that swallows its cancellation at the hard limit"
-    elif not pool.interrupts_sync:
-        said += "; so does a blocking call over its hard limit"
-    return said + ". A side effect that must not repeat needs the job's id as its key"
+    one = None if pool.concurrent else 1
+    kept = broker_of(settings) in pool.caps
+    yield from cap_rows(task, settings, kept=kept, at_a_time=settings.concurrency or one)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from queuekit.adapters import Capabilities, Pool
 from queuekit.errors import ConfigError, QueuekitError
-from queuekit.execution import Delivery, Execution, Failed, Retried
+from queuekit.execution import SWALLOWED, Delivery, Execution, Failed, Retried
 from queuekit.loops import on_process_loop
 from queuekit.store.memory import MemoryStore
-from queuekit.ticks import Ticker
+from queuekit.ticks import Ticker, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from queuekit.events import Hooks
     from queuekit.message import Publication
     from queuekit.settings import Settings
+    from queuekit.store import Taken
     from queuekit.task import Task
     from queuekit.worker import Worker
 
@@ -71,12 +73,12 @@ class MemoryAdapter:
         )
         self._broker: deque[Publication] = deque()
         self._lock = threading.RLock()
-        self._ticker = Ticker(self.store, self)
+        self._ticker = Ticker(self.store, self, signer=settings.signer)
         self._execution: Execution | None = None
 
     def serve(self, find: Callable[[str], Task[..., Any, Any] | None], hooks: Hooks | None = None) -> None:
         """The App says where tasks are found, and who is told of events."""
-        self._ticker = Ticker(self.store, self, hooks)
+        self._ticker = Ticker(self.store, self, hooks, signer=self.settings.signer)
         self._execution = Execution(
             self.store,
             self.settings,
@@ -84,7 +86,23 @@ class MemoryAdapter:
             worker=lambda: "memory",
             renew=self._renew,
             hooks=hooks,
+            publish=self._publish_taken,
         )
+
+    def _publish_taken(self, taken: Sequence[tuple[str, Taken]]) -> None:
+        for route, one in taken:
+            publish(self.store, self, route, [one], self.settings.signer)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, from tick to tick of the schedules: a steward would have been there at each."""
+        until = self.clock() / 1000 + seconds
+        while True:
+            due = [row.due / 1000 for row in self.store.schedules() if row.due is not None]
+            if not due or min(due) > until:
+                break
+            self.clock.advance_to(min(due))
+            self._ticker.fire(self.settings.lease)
+        self.clock.advance(max(until - self.clock() / 1000, 0.0))
 
     def _renew(self) -> None:
         self.store.beat("memory", start=True)
@@ -103,7 +121,13 @@ class MemoryAdapter:
         return task.fn
 
     def compile(self, task: Task[..., Any, Any], pool: Pool, rows: Mapping[str, Row]) -> Iterable[Row]:
-        return ()  # what queuekit does is all there is
+        # What queuekit does is all there is; but no process of its own, which could end for a job.
+        again = (
+            f"swallows its cancellation ends in the record {SWALLOWED:g} s after its limit, and goes on"
+            if task.is_async
+            else "swallows it is interrupted again each second, and keeps its caller until it ends"
+        )
+        return [replace(rows["overrun"], becomes=f"what {again}")]
 
     def run_worker(self, worker: Worker) -> int:
         raise ConfigError(

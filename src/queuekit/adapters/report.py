@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from queuekit.task import Task
 
 __all__ = [
+    "CAPS",
     "FAULTS",
     "JOB_ID",
     "Engine",
@@ -47,6 +48,9 @@ __all__ = [
 
 JOB_ID: Final = "JOB"
 """Stands for the job's id in the options of a report."""
+
+CAPS: Final = ("queue_concurrency", "max_concurrency")
+"""The fields that one pool of an engine refuses and another does not."""
 
 SOMEWHERE: Final = {"redis": "redis://localhost:6379/0", "rabbitmq": "amqp://localhost:5672//"}
 """Brokers for who has set none: nothing is connected to."""
@@ -174,8 +178,9 @@ class Engine:
 
     def refuses(self, pool: str | None) -> bool:
         """Whether the task cannot run here, or not in the pool that was asked for."""
-        refused = any(row.level is Level.refused for target in self.targets for row in target.rows)
-        return refused or pool in self.refused
+        refused = [{row.field for row in one.rows if row.level is Level.refused} for one in self.targets]
+        everywhere = bool(refused) and all(refused)
+        return everywhere or any(fields.difference(CAPS) for fields in refused) or pool in self.refused
 
 
 def report(
@@ -211,7 +216,7 @@ def report(
             targets += [
                 Target(one.name, broker, compile_task(adapter, task, one, there))
                 for one in has.pools
-                if pool in {None, one.name}
+                if pool in {None, one.name} and (not one.brokers or broker in one.brokers)
             ]
         finally:
             if own is None:

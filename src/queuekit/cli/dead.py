@@ -12,6 +12,7 @@ from queuekit.cli.options import MISUSED, as_json, store_options
 
 if TYPE_CHECKING:
     from queuekit.cli.connect import Connection
+    from queuekit.store import Quarantined
 
 __all__ = ["dead"]
 
@@ -53,7 +54,7 @@ def list_dead(quarantine: bool, as_json: bool, limit: int, **options: Any) -> No
 
 def _list_quarantine(limit: int, *, as_json: bool, options: Any) -> None:
     from queuekit.cli.connect import connect
-    from queuekit.cli.output import ago, is_terminal, iso, rows
+    from queuekit.cli.output import ago, is_terminal, rows
 
     here = connect(connection(options))
     found, skip = [], 0
@@ -65,19 +66,19 @@ def _list_quarantine(limit: int, *, as_json: bool, options: Any) -> None:
         click.echo("the quarantine is empty")
         return
     rows(
-        {"when": "WHEN", "bytes": "BYTES", "reason": "REASON", "raw": "MESSAGE"},
-        [
-            {"when": ago(one.at, now), "bytes": _size(one.raw), "reason": one.reason, "raw": one.raw[:500]}
-            for one in found
-        ],
+        {"when": "WHEN", "bytes": "BYTES", "source": "FROM", "reason": "REASON", "raw": "MESSAGE"},
+        [{**_put_aside(one), "when": ago(one.at, now), "raw": one.raw[:500]} for one in found],
         as_json=as_json,
-        data=({"when": iso(one.at), "bytes": _size(one.raw), "reason": one.reason, "raw": one.raw} for one in found),
+        data=map(_put_aside, found),
         last="raw",
     )
 
 
-def _size(raw: str) -> int:
-    return len(raw.encode("utf-8", "surrogatepass"))
+def _put_aside(one: Quarantined) -> dict[str, Any]:
+    from queuekit.cli.output import iso
+
+    size = len(one.raw.encode("utf-8", "surrogatepass"))
+    return {"when": iso(one.at), "bytes": size, "source": one.source, "reason": one.reason, "raw": one.raw}
 
 
 @dead.command("show")
@@ -104,6 +105,7 @@ def show(id: str, reveal: bool, as_json: bool, **options: Any) -> None:
 @click.option("--task", metavar="NAME", help="With --all: only those of this task.")
 @click.option("--queue", metavar="NAME", help="With --all: only those on this queue.")
 @click.option("--backend", metavar="NAME", help="The engine that is to run them from now on. As before by default.")
+@click.option("--anew", is_flag=True, help="With none of their steps done. So it is with other arguments.")
 @click.option("--edit", is_flag=True, help="Open $EDITOR on the arguments of the one job.")
 @click.option(
     "--arguments",
@@ -120,6 +122,7 @@ def retry(
     task: str | None,
     queue: str | None,
     backend: str | None,
+    anew: bool,
     edit: bool,
     arguments: Any,
     reveal: bool,
@@ -129,8 +132,8 @@ def retry(
 ) -> None:
     """Queue dead letters again, as they were or otherwise: on another engine, with other arguments.
 
-    Their attempts are numbered on, and their retries are counted anew. They are published by the next tick of a worker
-    of that engine, and wait where there is none.
+    Their attempts are numbered on, and their retries are counted anew; they go on after the steps that they have
+    finished. They are published by the next tick of a worker of that engine, and wait where there is none.
 
     Arguments that were edited are checked against the task where its module can be imported from the current folder.
     What was written is not lost where it is refused.
@@ -168,7 +171,7 @@ def retry(
         changed = _changed(here, chosen[0], None if edit else arguments.read(), reveal=reveal)
         if edit and changed is None:
             click.echo("the arguments are as they were", err=True)
-    raise SystemExit(revive_all(here, chosen, backend=backend, arguments=changed, as_json=as_json))
+    raise SystemExit(revive_all(here, chosen, backend=backend, arguments=changed, anew=anew, as_json=as_json))
 
 
 def _changed(here: Connection, id: str, text: str | None, *, reveal: bool) -> Any:

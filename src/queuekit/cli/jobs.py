@@ -12,6 +12,7 @@ from queuekit.job import JobStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from queuekit.cli.connect import Connection
     from queuekit.store import Listed
 
 __all__ = ["COLUMNS", "described", "job_filters", "jobs", "query"]
@@ -144,28 +145,57 @@ def connection(options: Mapping[str, Any]) -> dict[str, Any]:
 @jobs.command("show")
 @click.argument("id")
 @click.option("--reveal", is_flag=True, help="Arguments and result also of a job whose task is private.")
+@click.option("--follow", is_flag=True, help="How far it is, until it has ended.")
 @as_json
 @store_options
-def show(id: str, reveal: bool, as_json: bool, **options: Any) -> None:
-    """Show a job: what was asked, where it stands, and every attempt with its error.
+def show(id: str, reveal: bool, follow: bool, as_json: bool, **options: Any) -> None:
+    """Show a job: what was asked, where it stands, the steps that it has finished, and every attempt with its error.
 
     Arguments and result of a task that was declared private are shown with --reveal only. They stand in the record in
     the clear unless a payload codec encodes them: whoever reaches the store can read them.
+
+    With --follow: a bar of its progress on a terminal; in a pipe a line for each change: moment, status, attempt, done,
+    total, message. Exit code 1: it failed or was cancelled.
     """
     from queuekit.cli.connect import connect
     from queuekit.cli.show import show_job
 
     here = connect(options)
+    if follow:
+        from queuekit.cli.follow import follow_job
+
+        raise SystemExit(follow_job(here, id, as_json=as_json))
     show_job(here, here.record(id), reveal=reveal, as_json=as_json)
+
+
+@jobs.command("tree")
+@click.argument("id")
+@click.option("--mermaid", is_flag=True, help="As a Mermaid graph, for documents and issues.")
+@as_json
+@store_options
+def tree(id: str, mermaid: bool, as_json: bool, **options: Any) -> None:
+    """Show the tree that a job, or a workflow, is in: what has started it, and all that this has started. The steps of
+    a workflow say which others they come after.
+
+    \b
+    queuekit jobs tree 0f3c1b2a
+    queuekit jobs tree 0f3c1b2a --mermaid > graph.mmd
+    """
+    from queuekit.cli.connect import connect
+    from queuekit.cli.tree import show_tree
+
+    show_tree(connect(options), id, as_mermaid=mermaid, as_json=as_json)
 
 
 @jobs.command("cancel")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--reason", default="cancelled by hand", show_default=True, help="Kept in the record.")
+@click.option("--whole", is_flag=True, help="The workflows that they are steps of, in all. Takes those ids too.")
 @as_json
 @store_options
-def cancel(ids: tuple[str, ...], reason: str, as_json: bool, **options: Any) -> None:
-    """Cancel jobs. One that has not started never starts; a running one is asked to end, and is not retried.
+def cancel(ids: tuple[str, ...], reason: str, whole: bool, as_json: bool, **options: Any) -> None:
+    """Cancel jobs, and the jobs that these have started. One that has not started never starts; a running one is asked
+    to end, and is not retried.
 
     Exit code 1: one of them is unknown, or had ended.
     """
@@ -182,7 +212,7 @@ def cancel(ids: tuple[str, ...], reason: str, as_json: bool, **options: Any) -> 
     }
     failed, hooks = False, here.hooks()
     for id in dict.fromkeys(ids):
-        answer = here.store.cancel(id, reason)
+        answer = _cancel_whole(here, id, reason) if whole else here.store.cancel(id, reason)
         if answer == "cancelled":
             tell_cancelled(hooks, here.store, [id])
         failed = failed or answer in {"ended", "missing"}
@@ -196,13 +226,23 @@ def cancel(ids: tuple[str, ...], reason: str, as_json: bool, **options: Any) -> 
         raise SystemExit(FAILED)
 
 
+def _cancel_whole(here: Connection, id: str, reason: str) -> str:
+    """Of a job that is no step it is the job alone."""
+    record = here.store.get(id)
+    if record is not None and not record.flow:
+        return here.store.cancel(id, reason)
+    return here.store.cancel_flow(id if record is None else record.flow, reason)
+
+
 @jobs.command("retry")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--backend", metavar="NAME", help="The engine that is to run them. As before by default.")
+@click.option("--anew", is_flag=True, help="With none of their steps done.")
 @as_json
 @store_options
-def retry(ids: tuple[str, ...], backend: str | None, as_json: bool, **options: Any) -> None:
-    """Queue failed or cancelled jobs again. Their attempts are numbered on, and their retries are counted anew.
+def retry(ids: tuple[str, ...], backend: str | None, anew: bool, as_json: bool, **options: Any) -> None:
+    """Queue failed or cancelled jobs again. Their attempts are numbered on, and their retries are counted anew; they go
+    on after the steps that they have finished.
 
     They are published by the next tick of a worker of that engine. `queuekit dead retry` does the same, and can change
     the arguments.
@@ -212,4 +252,4 @@ def retry(ids: tuple[str, ...], backend: str | None, as_json: bool, **options: A
     from queuekit.cli.connect import connect
     from queuekit.cli.revive import revive_all
 
-    raise SystemExit(revive_all(connect(options), ids, backend=backend, as_json=as_json))
+    raise SystemExit(revive_all(connect(options), ids, backend=backend, anew=anew, as_json=as_json))

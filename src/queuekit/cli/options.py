@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -9,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FAILED", "MISUSED", "STORE_AWAY", "Commands", "as_json", "connection_options", "store_options"]
+__all__ = ["FAILED", "MISUSED", "STORE_AWAY", "Commands", "as_json", "connection_options", "moment_of", "store_options"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -44,6 +45,19 @@ def _with(options: tuple[Callable[[F], F], ...], command: F) -> F:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON, a line for each; moments in UTC.")
+
+
+def moment_of(context: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """A moment with its time zone, in ISO 8601."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no moment such as 2030-01-31T09:00+01:00", context, param) from None
+    if moment.tzinfo is None:
+        raise click.BadParameter(f"{value!r} has no time zone: {value}Z, or {value}+01:00", context, param)
+    return moment
 
 
 class Commands(click.Group):

@@ -1,4 +1,5 @@
-"""How the commands show things: tables on a terminal, tab-separated lines in a pipe, JSON lines where asked for.
+"""How the commands show things: tables on a terminal, tab-separated lines in a pipe, JSON lines where asked for. And
+how they read JSON.
 
 What stands in a record was written by others: control characters are shown, and never sent to the terminal.
 """
@@ -13,12 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from queuekit.errors import PayloadError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
+    from rich.progress import Progress
 
-__all__ = ["ago", "clean", "console", "error", "is_terminal", "iso", "json_line", "moment", "rows", "span"]
+__all__ = [
+    "ago",
+    "bar",
+    "clean",
+    "console",
+    "error",
+    "is_terminal",
+    "iso",
+    "json_line",
+    "moment",
+    "read_json",
+    "rows",
+    "span",
+]
 
 COLOURS = {
     "succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "retrying": "magenta",
@@ -33,11 +50,22 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def console() -> Console:
+def console(*, stderr: bool = False) -> Console:
     """As wide as the terminal; without colours where NO_COLOR is set."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def bar(screen: Console, **options: Any) -> Progress:
+    """A bar between its `status`, how many of how many, the time, and what is said of it. `options` go to rich's."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.fields[status]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )  # fmt: skip
+    return Progress(*columns, console=screen, **options)
 
 
 def error(text: str) -> None:
@@ -81,6 +109,21 @@ def moment(then: float | datetime | None, now: float) -> str:
         return "-"
     seconds = then.timestamp() if isinstance(then, datetime) else then
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(seconds, now)})"
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def read_json(text: str) -> Any:
+    """Raises PayloadError."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as problem:
+        raise PayloadError(f"not JSON: {problem}") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------

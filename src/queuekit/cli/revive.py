@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuekit.cli.options import FAILED
-from queuekit.cli.output import clean, error, json_line
+from queuekit.cli.output import clean, error, json_line, read_json
 from queuekit.errors import ConfigError, PayloadError, QueuekitError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def revive_all(
     backend: str | None,
     as_json: bool,
     arguments: Arguments | None = None,
+    anew: bool = False,
 ) -> int:
     """The exit code: 1 where one of them could not be brought back. Raises ConfigError for an unknown backend."""
     from queuekit.events import tell_revived
@@ -47,7 +48,15 @@ def revive_all(
     code = 0
     for id in dict.fromkeys(ids):
         try:
-            back = revive(here.store, here.record(id), backend=backend, arguments=arguments, handed_over=True)
+            back = revive(
+                here.store,
+                here.record(id),
+                here.settings.signer,
+                backend=backend,
+                arguments=arguments,
+                handed_over=True,
+                anew=anew,
+            )
         except ConnectionError:
             raise
         except (QueuekitError, ValueError) as problem:  # ValueError: a message that cannot be read
@@ -75,10 +84,7 @@ def read_arguments(text: str, message: Message, payload_limit: int) -> Arguments
     Raises:
         PayloadError: it is no JSON, has another shape, is too large, or does not fit the task.
     """
-    try:
-        data = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as problem:
-        raise PayloadError(f"not JSON: {problem}") from None
+    data = read_json(text)
     if not isinstance(data, dict) or set(data) != {"args", "kwargs"}:
         raise PayloadError('not {"args": [...], "kwargs": {...}}')
     args, kwargs = data["args"], data["kwargs"]
@@ -91,12 +97,8 @@ def read_arguments(text: str, message: Message, payload_limit: int) -> Arguments
     if task is None:
         click.echo(f"task {clean(message.task)} cannot be imported here: the arguments are not checked", err=True)
     else:
-        task.codec(payload_limit).decode_arguments(args, kwargs)
+        task.codec(payload_limit).decode_arguments(args, kwargs, recorded=False)
     return args, kwargs
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _task(name: str) -> Any:

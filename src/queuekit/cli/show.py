@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from queuekit.cli.connect import Connection
-    from queuekit.job import Attempt, Record
+    from queuekit.job import Attempt, Progress, Record
 
 __all__ = ["show_job"]
 
@@ -49,10 +49,21 @@ def _data(here: Connection, record: Record, *, reveal: bool) -> dict[str, Any]:
         "reason": record.reason or None,
         "cancel_requested": record.cancel_requested,
         "suspect": record.suspect > 0,
+        "parent": info.parent,
+        "root": info.root,
+        "children": list(info.children),
+        "workflow": info.workflow,
+        "after": list(info.after),
+        "waits_for": [one for one in record.waits if one not in {"^", "!"}],
+        "undoes": record.undoes or None,
+        "key": None if record.key is None else record.key.partition(" ")[2],
         "arguments": None if hidden or encoded else {"args": message.get("args"), "kwargs": message.get("kwargs")},
+        "inputs": [{"path": path, "job": id, "task": task} for path, id, task in message.get("inputs") or []],
         "timeout": message.get("timeout"),
         "soft_timeout": message.get("soft_timeout"),
         "headers": message.get("headers") or {},
+        "progress": None if info.progress is None else _progress(info.progress),
+        "steps": _steps(here, record),
         "attempts": [_attempt(one) for one in info.attempts],
     }
     if record.status == "succeeded":
@@ -67,6 +78,25 @@ def _parsed(text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except ValueError:  # encoded
         return text
+
+
+def _progress(one: Progress) -> dict[str, Any]:
+    return {
+        "done": one.done,
+        "total": one.total,
+        "message": one.message,
+        "at": iso(one.at),
+        "attempt": one.attempt,
+    }
+
+
+def _steps(here: Connection, record: Record) -> list[dict[str, Any]]:
+    """In the order in which they ended, or began; a job that has succeeded has none any more."""
+    found = here.store.steps(record.id) or {}
+    return [
+        {"name": name, "finished": one.text is not None, "attempt": one.attempt, "at": iso(one.at)}
+        for name, one in sorted(found.items(), key=lambda item: item[1].at)
+    ]
 
 
 def _attempt(one: Attempt) -> dict[str, Any]:
@@ -108,6 +138,20 @@ def _print(data: dict[str, Any], record: Record, now: float) -> None:
     if data["suspect"]:
         line("suspect", "its last attempt was lost: it runs alone until one ends by itself")
     line("queue", f"{data['queue']} on {data['backend']}, priority {data['priority']}")
+    if data["workflow"]:
+        line("workflow", data["workflow"])
+    if data["parent"]:
+        line("parent", data["parent"])
+    if data["children"]:
+        line("children", _several(data["children"]))
+    if data["after"]:
+        line("after", _several(data["after"]))
+    if record.status == "waiting":
+        line("waits for", _several(data["waits_for"]) or "its workflow")
+    if data["undoes"]:
+        line("undoes", data["undoes"])
+    if data["key"] is not None:
+        line("key", data["key"])
     line("enqueued", moment(record.created, now))
     if record.due is not None:
         line("due", moment(record.due, now))
@@ -121,7 +165,16 @@ def _print(data: dict[str, Any], record: Record, now: float) -> None:
         hidden = data["private"] and not data["result_kept"]
         kept = json.dumps(data["result"], ensure_ascii=False) if data["result_kept"] else "(not kept, or expired)"
         line("result", PRIVATE if hidden else kept)
+    if (said := data["progress"]) is not None:
+        of = "" if said["total"] is None else f" of {said['total']:g}"
+        line("progress", f"{said['done']:g}{of}{': ' if said['message'] else ''}{said['message']}")
+    if data["steps"]:
+        line("steps", ", ".join(one["name"] + ("" if one["finished"] else " (begun)") for one in data["steps"]))
     _print_attempts(screen, record, now)
+
+
+def _several(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
 def _arguments(data: dict[str, Any]) -> str:

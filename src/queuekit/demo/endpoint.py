@@ -1,7 +1,8 @@
 """An OpenAI-compatible endpoint on loopback that fails as the plan says, and otherwise answers at once.
 
-It speaks what the `openai` client needs of POST /v1/chat/completions, without streams. The engine is the first part of
-the path (/rq/v1/...), so that each engine meets the plan from its beginning; the document is in X-Client-Request-Id.
+It speaks what the `openai` client needs of POST /v1/chat/completions, without streams, and of POST /v1/embeddings. The
+engine is the first part of the path (/rq/v1/...), so that each engine meets the plan from its beginning; the document
+is in X-Client-Request-Id.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
-from queuekit.demo.answers import summarise
+from queuekit.demo.answers import embed, summarise
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,19 +110,19 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(411, "invalid_request_error", "Give a Content-Length of at most 8 MiB.")
         body = self.rfile.read(int(length))
         engine, _, path = self.path.strip("/").partition("/")
-        if path != "v1/chat/completions":
+        if path not in {"v1/chat/completions", "v1/embeddings"}:
             return self._error(404, "not_found", f"Unknown request URL: POST {self.path}")
         try:
             asked = json.loads(body)
-            text = "\n".join(str(m["content"]) for m in asked["messages"] if m["role"] == "user")
+            answer = _embeddings(asked["input"]) if path == "v1/embeddings" else _completion(_said_by_user(asked))
             streams = asked.get("stream", False)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            return self._error(400, "invalid_request_error", f"The body is no chat completion request: {error!r}")
+            return self._error(400, "invalid_request_error", f"The body is no request of {path}: {error!r}")
         if streams:
             return self._error(400, "invalid_request_error", "This stand-in does not stream: stream=False.")
         failure = self._endpoint.next_failure(engine, self.headers.get("X-Client-Request-Id", ""))
         if failure is None:
-            return self._send(200, _completion(text))
+            return self._send(200, answer)
         if failure.status is None:
             self._endpoint.closing.wait(LONGEST_SILENCE)
             self.close_connection = True
@@ -152,6 +153,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _said_by_user(asked: Any) -> str:
+    return "\n".join(str(m["content"]) for m in asked["messages"] if m["role"] == "user")
+
+
+def _embeddings(asked: Any) -> dict[str, Any]:
+    texts = [asked] if isinstance(asked, str) else [str(text) for text in asked]
+    words = sum(len(text.split()) for text in texts)  # where a model would count tokens
+    return {
+        "object": "list",
+        "model": MODEL,
+        "data": [{"object": "embedding", "index": index, "embedding": embed(text)} for index, text in enumerate(texts)],
+        "usage": {"prompt_tokens": words, "total_tokens": words},
+    }
 
 
 def _completion(text: str) -> dict[str, Any]:

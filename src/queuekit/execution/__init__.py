@@ -15,21 +15,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import logging
+import os
 import secrets
+import signal
 import threading
 import time
 import traceback
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from queuekit.context import JobContext, running
-from queuekit.errors import ConfigError, JobCancelled, PayloadError, StaleAttempt
+from queuekit.errors import ConfigError, JobCancelled, PayloadError, StaleAttempt, StepError
 from queuekit.events import EventKind, Hooks, JobEvent, event_of, said_of
 from queuekit.execution.apart import read_outcome
+from queuekit.execution.inputs import InputError, fill
 from queuekit.execution.outcomes import (
     Delivery,
     Dropped,
@@ -43,13 +46,14 @@ from queuekit.execution.outcomes import (
     Succeeded,
     Unrecorded,
 )
+from queuekit.execution.steps import Steps
 from queuekit.execution.stops import Attendant, Stop
 from queuekit.job import moment
 from queuekit.limits import HardLimit, Interrupted, Limits, limited, under_limits
 from queuekit.loops import submit
-from queuekit.message import ID_PATTERN, InvalidMessage, Message, Publication, split_route
+from queuekit.message import HEADER, ID_PATTERN, InvalidMessage, Message, Publication, as_text, split_route
 from queuekit.payload.encoding import Undecodable
-from queuekit.processes import process_name
+from queuekit.processes import BACKSTOP, process_name
 from queuekit.retry import (
     Category,
     Fail,
@@ -68,6 +72,7 @@ from queuekit.store import (
     Claimed,
     Done,
     Early,
+    Followed,
     IfEnded,
     Missing,
     NewJob,
@@ -83,12 +88,16 @@ from queuekit.store.ends import parse_end, write_end
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
+    from queuekit.events import Around
     from queuekit.execution.apart import Apart
+    from queuekit.retry.describe import ErrorInfo
     from queuekit.settings import Settings
-    from queuekit.store import Created
+    from queuekit.store import Claim, Created, Taken
     from queuekit.task import Task
+
+    Claiming = Generator[Callable[[], Claim], Any, Held | Outcome]
 
 __all__ = [
     "Delivery",
@@ -107,10 +116,14 @@ __all__ = [
 
 log = logging.getLogger("queuekit")
 
-DEADLINE_MARGIN: Final = 2.0  # seconds after the hard limit at which the record ends the attempt by itself
-SWALLOWED: Final = 1.0  # seconds that async code has to end after it was cancelled at its hard limit
+NO_POLICY: Final = RetryPolicy()
+LOST: Final = Lost("the worker that ran it died")  # never raised: what each claim plans for
+OVER: Final = TimeLimit("over its time limit, ended from outside")
+MOST_PLANS: Final = 200
+PLANNED: Final[dict[type[Exception], ErrorInfo]] = {type(error): describe_error(error) for error in (LOST, OVER)}
+
+SWALLOWED: Final = 1.0  # seconds that async code has to end after its hard limit, where no process ends for it
 STORE_AWAY_PAUSE: Final = 0.5
-BACKSTOP: Final = 5.0  # seconds after the hard limit at which a process that runs one attempt alone is killed
 KILLED: Final = 3.0  # seconds after a cancel at which it is, where synchronous code has not ended
 
 
@@ -129,6 +142,35 @@ class _Unfit(Exception):
         return f"{self.what}: {type(self.cause).__name__} (private), parameter {parameter!r}"
 
 
+class _Forged(InvalidMessage):
+    """Nobody who may enqueue wrote this record."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A claimed attempt once it has begun. What it runs as, and how it is told to stop."""
+
+    held: Held
+    limits: Limits
+    stop: Stop
+    steps: Steps
+    context: contextvars.Context
+    around: Around | None
+
+
+@dataclass(slots=True, eq=False)
+class Recording:
+    """An outcome that is to be recorded by `step`, one operation of the store. `until`: how long a worker that stops
+    waits for a store that is away, by time.monotonic(). `leave`: from what stands around it, once it is recorded."""
+
+    held: Held
+    end: str
+    step: Callable[[], bool | Cancelled | Followed]
+    outcome: Outcome
+    until: float | None = None
+    leave: Callable[[], None] | None = None
+
+
 class Execution:
     """Runs attempts in one worker. Thread-safe: a pool's threads share it.
 
@@ -138,6 +180,9 @@ class Execution:
         stopping: set when the worker is asked to stop.
         hooks: told of what attempts do.
         apart: starts a process for a suspect. None where this one runs nothing else beside a job: it runs them all.
+        leave: ends this process, and is told of the attempt for which: one that goes on BACKSTOP seconds after its hard
+            limit. Called by another thread than runs it. None: the process lives on, and somebody else ends it.
+        publish: what the end of a job has queued, each with its route. Raises nothing. None: the stewards do.
     """
 
     def __init__(
@@ -151,6 +196,8 @@ class Execution:
         stopping: threading.Event | None = None,
         hooks: Hooks | None = None,
         apart: Callable[[Held], Apart] | None = None,
+        leave: Callable[[Held], None] | None = None,
+        publish: Callable[[Sequence[tuple[str, Taken]]], None] | None = None,
     ) -> None:
         self.store = store
         self.settings = settings
@@ -159,9 +206,14 @@ class Execution:
         self._worker = worker
         self._renew = renew
         self.stopping = stopping or threading.Event()
-        self.attendant = Attendant(store)
+        self._leave = leave
+        self.attendant = Attendant(store, self._end_stuck if leave is not None else None, worker)
         self._apart = apart
+        self._publish = publish or (lambda _: None)
         self._interrupting = False
+        # The policy is kept with its plan: the id of one that is gone is given to another.
+        self._first_plans: dict[tuple[int, type], tuple[RetryPolicy, IfEnded | None]] = {}
+        self._pid = os.getpid()
 
     def execute(self, delivery: Delivery) -> Outcome:
         """Claim and run."""
@@ -181,7 +233,7 @@ class Execution:
         token = token or secrets.token_hex(12)
         while True:
             try:
-                return self._claim(delivery, token, alone=alone or self._apart is None)
+                return self._claim(delivery, token, alone=alone)
             except StoreAway as error:
                 bell = delivery.bell
                 log.warning("job %s: cannot be claimed: %s", bell.id, error, extra=_about(bell.id, bell.task))
@@ -189,7 +241,26 @@ class Execution:
                     return Unrecorded(str(error))
 
     def _claim(self, delivery: Delivery, token: str, *, alone: bool) -> Held | Outcome:
+        claiming = self.claiming(delivery, token, alone=alone)
+        try:
+            ask = next(claiming)
+            while True:
+                ask = claiming.send(ask())
+        except StopIteration as end:
+            got: Held | Outcome = end.value
+            return got
+
+    def claiming(self, delivery: Delivery, token: str, *, alone: bool = False) -> Claiming:
+        """claim() in steps: gives each question for the store, is sent the answer, and returns what came of it. What it
+        wants of the store besides it asks itself. After a StoreAway it is of no more use: another one under the same
+        token goes on from there."""
         bell = delivery.bell
+        alone = alone or self._apart is None
+        if self.settings.signer is not None:
+            try:
+                self.settings.signer.check_bell(bell)
+            except InvalidMessage as error:
+                return self._put_aside(delivery, str(error))
         epoch = bell.epoch
         # The plans need the policy and the state. The doorbell names the task, and a first attempt has no state: that
         # makes it one call. Otherwise the store answers Unseen, with what they have to be made from.
@@ -200,10 +271,11 @@ class Execution:
                 policy = self._own_policy(task)
         seen = state if policy is not None else "?"
         message: Message | None = None
-        unreadable: str | None = None
+        unreadable: Exception | None = None
         while True:
-            lost, limit = self._plans(policy or RetryPolicy(), bell.id, state)
-            answer = self.store.claim(
+            lost, limit = self._plans(policy or NO_POLICY, bell.id, state)
+            answer: Claim = yield partial(
+                self.store.claim,
                 id=bell.id,
                 epoch=epoch,
                 pseq=bell.pseq,
@@ -211,7 +283,7 @@ class Execution:
                 worker=self._worker(),
                 process=process_name(),
                 token=token,
-                timeout=None if timeout is None else timeout + DEADLINE_MARGIN,
+                timeout=timeout,
                 seen=seen,
                 on_lost=lost,
                 on_limit=limit,
@@ -224,12 +296,12 @@ class Execution:
                 case Unseen():
                     seen = answer.state
                     try:
-                        message = Message.open(answer.message)
+                        message = self._open(answer.message, bell.id)
                         task, timeout = self._find(message.task), message.timeout
                         _state(answer.state)
                         policy, state = self._policy(task, message), answer.state
                     except (InvalidMessage, ConfigError) as error:  # recorded by a later version, or other settings
-                        policy, state, unreadable = None, "", str(error)
+                        policy, state, unreadable = None, "", error
                 case Suspect():
                     if answer.waits:
                         return Dropped("it runs alone next, and another such job runs here")
@@ -242,7 +314,7 @@ class Execution:
                     # A private doorbell has no arguments to run it with.
                     if self.settings.store_lost != "adopt" or bell.private:
                         why = f"its record was lost: the store of epoch {epoch} came back empty as {answer.epoch}"
-                        self.store.quarantine(self._adopted(delivery).seal(), why)
+                        self.store.quarantine(self._adopted(delivery).seal(), why, source=_source(delivery))
                         return Dropped(why)
                     epoch = self._adopt(delivery)
                 case Unreadable():
@@ -263,13 +335,13 @@ class Execution:
                         self._tell_without_attempt(delivery, EventKind.cancelled, answer.reason)
                     return Dropped(f"cancelled: {answer.reason}")
                 case Missing():
-                    return Dropped("its record has expired")
+                    return self._put_aside(delivery, "marked as ours, and this store has no record of it (any more)")
         before = RetryState()
         try:
-            message = message or Message.open(answer.message)
+            message = message or self._open(answer.message, bell.id)
             before = _state(answer.state)
         except (InvalidMessage, ConfigError) as error:
-            unreadable = str(error)
+            unreadable = unreadable or error
         held = Held(
             task=task,
             message=message or self._adopted(delivery),
@@ -282,11 +354,16 @@ class Execution:
             ready=answer.ready,
         )
         if unreadable is not None:
+            # A key that this worker does not have yet looks like a forgery: another worker may have it.
+            if isinstance(unreadable, _Forged) and not self._waited(held):
+                said = f"the record of job {bell.id}: {unreadable}"
+                self.store.quarantine(self._told(delivery), said, source=_source(delivery))
             self._tell_started(held)
             return self._hand_back(held, f"cannot run it as it was recorded: {unreadable}")
         if held.message.task != bell.task or held.message.timeout != bell.timeout:
             # The doorbell is not what we sent. The record is; ring again from it.
-            self.store.quarantine(json.dumps(bell.to_header()), "the doorbell differs from the job's record")
+            why = "the doorbell differs from the job's record"
+            self.store.quarantine(self._told(delivery), why, source=_source(delivery))
             self._tell_started(held)
             return self._release(held, "its doorbell differed from the record", 0)
         if task is None:
@@ -294,36 +371,81 @@ class Execution:
             return self._hand_back(held, f"does not know the task {held.message.task!r}")
         return held
 
+    def _open(self, text: str, id: str) -> Message:
+        """The recorded message, which is looked at only once its signature is known to hold. Raises InvalidMessage."""
+        if self.settings.signer is not None:
+            try:
+                self.settings.signer.check(text)
+            except InvalidMessage as error:
+                raise _Forged(str(error)) from None
+        message = Message.open(text)
+        if message.id != id:
+            raise _Forged(f"its message is that of the job {str(message.id)[:200]!r}")
+        return message
+
+    def _put_aside(self, delivery: Delivery, why: str) -> Dropped:
+        """Raises StoreAway."""
+        bell = delivery.bell
+        log.warning("a message goes to quarantine: %s", why, extra=_about(bell.id, bell.task))
+        self.store.quarantine(self._told(delivery), why, source=_source(delivery))
+        return Dropped(f"put aside: {why}")
+
+    def _told(self, delivery: Delivery) -> str:
+        """The delivery as the quarantine keeps it."""
+        return as_text({HEADER: delivery.bell.to_header(), "args": delivery.args, "kwargs": delivery.kwargs})
+
     def _policy(self, task: Task[..., Any, Any] | None, message: Message) -> RetryPolicy:
         if isinstance(message.retry, str):
             return self.settings.retry_policy(message.retry)
         if message.retry is not None:
             return RetryPolicy.from_dict(message.retry)
-        return self._own_policy(task) if task is not None else RetryPolicy()
+        return self._own_policy(task) if task is not None else NO_POLICY
 
     def _own_policy(self, task: Task[..., Any, Any]) -> RetryPolicy:
         if isinstance(task.retry, str):
             return self.settings.retry_policy(task.retry)
-        return task.retry if task.retry is not None else RetryPolicy()
+        return task.retry if task.retry is not None else NO_POLICY
+
+    def prepare(self, tasks: Iterable[Task[..., Any, Any]]) -> None:
+        """Make what is kept of these tasks, so that a process which is forked for one attempt need not."""
+        for task in tasks:
+            with suppress(ConfigError):  # said where it is claimed
+                for error in (LOST, OVER):
+                    self._first_plan(self._own_policy(task), error)
 
     def _plans(self, policy: RetryPolicy, id: str, state: str) -> tuple[IfEnded, IfEnded]:
         before = _state(state)
         now = 0.0 if before.first_failed_at is None else self.store.now()
         u = uniform(self.settings.seed, id, before.attempt)
-        lost = _plan(policy, before, Lost("the worker that ran it died"), now=now, u=u)
-        limit = _plan(policy, before, TimeLimit("over its time limit, ended from outside"), now=now, u=u)
-        return lost, limit
+        lost = None if state else self._first_plan(policy, LOST)
+        limit = None if state else self._first_plan(policy, OVER)
+        return lost or _plan(policy, before, LOST, now=now, u=u), limit or _plan(policy, before, OVER, now=now, u=u)
 
-    def _hand_back(self, held: Held, why: str, cause: Exception | None = None) -> Outcome:
-        # Since it was first handed back, not since it was enqueued: a job may have been scheduled for next week, or may
-        # have run for hours until its worker was stopped for the deploy.
+    def _first_plan(self, policy: RetryPolicy, error: Lost | TimeLimit) -> IfEnded | None:
+        """The plan for a first attempt, where it is the same for every job: made once for a policy, and not at each
+        claim. None: its wait is a matter of chance."""
+        key = id(policy), type(error)
+        found = self._first_plans.get(key)
+        if found is None:
+            least, most = (_plan(policy, RetryState(), error, now=0.0, u=u) for u in (0.0, 0.999))
+            found = (policy, least if least == most else None)
+            if len(self._first_plans) < MOST_PLANS:
+                self._first_plans[key] = found
+        return found[1]
+
+    def _waited(self, held: Held) -> float:
+        """Seconds since it was first handed back, not since it was enqueued: a job may have been scheduled for next
+        week, or may have run for hours until its worker was stopped for the deploy."""
         record = self.store.get(held.message.id)
         since = held.started
         for start, end in reversed(() if record is None else record.runs):
             if end is not None and not end.get("unknown"):
                 break
             since = start["at"]
-        waited = held.started - since
+        return float(held.started - since)
+
+    def _hand_back(self, held: Held, why: str, cause: Exception | None = None) -> Outcome:
+        waited = self._waited(held)
         if waited >= self.settings.unknown_grace:
             said = f"no worker could run it for {waited:.0f} s; the last one {why}"
             error: Exception = LookupError(said)
@@ -355,7 +477,7 @@ class Execution:
         return self.store.create(
             NewJob(
                 id=message.id,
-                message=message.seal(),
+                message=message.seal(self.settings.signer),
                 digest=digest,
                 route=message.route,
                 token=secrets.token_hex(8),
@@ -394,7 +516,7 @@ class Execution:
         if made.created and self.hooks:
             self.hooks(event_of(message, EventKind.enqueued, made.at))
         # 0: it has just been numbered, and is no sign that what was published before it has had its turn.
-        bell = Publication(message, 0, made.number, made.epoch).doorbell
+        bell = Publication(message, 0, made.number, made.epoch, self.settings.signer).doorbell
         return Delivery(bell, message.args, message.kwargs)
 
     def _from_native(
@@ -438,10 +560,41 @@ class Execution:
         """Run the claimed attempt in this thread, and record how it ended."""
         if held.apart is not None:
             return self._run_apart(held, held.apart)
-        task, message = held.task, held.message
+        attempt = self.begin(held)
+        task, limits, stop = held.task, attempt.limits, attempt.stop
         assert task is not None
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            args, kwargs = self.arguments(held)
+            if task.is_async:
+                value = self._run_async(attempt, task, args, kwargs)
+            else:
+                late = (lambda: self._end_child(held, stop)) if os.getpid() != self._pid else None
+                main = stop.in_main_thread(late, KILLED)
+                with main, stop.in_code(), under_limits(limits, stop.code), stop.code:
+                    self.unless_interrupted()
+                    if stop.reason is not None:
+                        raise JobCancelled(stop.reason)
+                    value = attempt.context.run(task.fn, *args, **kwargs)
+        except BaseException as raised:
+            error = raised
+        finally:
+            self.attendant.leave(held)
+            attempt.steps.close()
+        try:
+            return self.settle(attempt, value, error)
+        finally:
+            del error  # its traceback leads back here
+
+    def begin(self, held: Held) -> Attempt:
+        """From here on it can be told to stop, and knows its job. Called in the thread that runs synchronous code."""
+        message = held.message
         limits = Limits(message.soft_timeout, message.timeout)
         stop = self.attendant.attend(held)
+        if limits.hard is not None:
+            stop.limit = time.monotonic() + limits.hard
+        steps = Steps(self.store, held, self.settings)
         fresh = held.context
         fresh.run(
             running.set,
@@ -451,30 +604,42 @@ class Execution:
                 task=message.task,
                 deadline=moment(held.started + message.timeout) if message.timeout is not None else None,
                 _cancel_reason=lambda: stop.reason,
+                _say=partial(setattr, stop, "progress"),
+                _steps=steps,
+                _fence=held.token,
             ),
         )
         started = self._tell_started(held)
         around = None if started is None else self.hooks.around_attempt(started, fresh)
-        value: Any = None
-        error: BaseException | None = None
+        return Attempt(held, limits, stop, steps, fresh, around)
+
+    def settle(self, attempt: Attempt, value: Any, error: BaseException | None) -> Outcome:
+        """Decide what came of it, and record that."""
+        limits, stop, around = attempt.limits, attempt.stop, attempt.around
+        if error is None and limits.hard_passed:
+            error = HardLimit(f"the limit of {limits.hard} s has passed")
+        made: object = None
         try:
-            args, kwargs = self._arguments(task, message)
-            if task.is_async:
-                value = self._run_async(task, args, kwargs, fresh, limits, stop)
-            else:
-                with stop.in_code(), under_limits(limits, stop.code), stop.code:
-                    self._unless_interrupted()
-                    value = fresh.run(task.fn, *args, **kwargs)
-            if limits.hard_passed:
-                raise HardLimit(f"the limit of {limits.hard} s has passed")
-        except BaseException as raised:
-            error = raised
+            made = outcome = self._decided(attempt, value, error)
+            return outcome
         finally:
-            self.attendant.leave(held)
+            if around is not None:
+                if stop.goes_on:  # the loop may be in the context just now
+                    around.context = attempt.context.copy()
+                leave = partial(around.leave, None if attempt.held.message.hidden else error)
+                if isinstance(made, Recording):  # the event of the outcome is told inside
+                    made.leave = leave
+                else:
+                    leave()
+            del error  # its traceback leads back here
+
+    def _decided(self, attempt: Attempt, value: Any, error: BaseException | None) -> Outcome:
+        held, message = attempt.held, attempt.held.message
+        assert held.task is not None
         try:
             if error is None:
-                return self._on_value(held, task, value, limits, stop)
-            return self._on_error(held, error, limits, stop)
+                return self._on_value(held, held.task, value, attempt.limits, attempt.stop)
+            return self._on_error(held, error, attempt.limits, attempt.stop)
         except (Exception, SystemExit) as bug:  # of a result's or an error's own methods: the attempt has to end
             log.exception(
                 "job %s: its outcome cannot be told",
@@ -485,20 +650,42 @@ class Execution:
             said = RuntimeError(f"its outcome cannot be told: {type(bug).__qualname__}")
             return self._failed(held, said, str(said), Category.unknown)
         finally:
-            if around is not None:
-                if stop.goes_on:  # the loop may be in the context just now
-                    around.context = fresh.copy()
-                around.leave(None if message.hidden else error)
             del error  # its traceback leads back here
 
-    def _arguments(self, task: Task[..., Any, Any], message: Message) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, held: Held) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The typed arguments. Raises _Unfit where this worker cannot make them, though the enqueuing program could:
         it has another version of the task. (What never fitted was refused there, and is in no record.)"""
+        task, message = held.task, held.message
+        assert task is not None
         try:
             args, kwargs = message.arguments(self.settings.payload_codec)
+            if message.inputs:
+                return self._filled(task, message, args, kwargs)
             return task.codec(self.settings.payload_limit).decode_arguments(args, kwargs)
+        except InputError:
+            raise
         except (PayloadError, ConfigError) as error:
             raise _Unfit("cannot run it with the arguments that were recorded", error) from error
+
+    def _filled(
+        self, task: Task[..., Any, Any], message: Message, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The typed arguments, with the results of other jobs among them. Raises InputError (a PayloadError): one is
+        not there, or does not fit."""
+        while True:
+            try:
+                fill(message, args, kwargs, self.store, self.settings)
+                break
+            except StoreAway as error:
+                log.warning("job %s: its inputs wait for the store: %s", message.id, error)
+                if self.stopping.wait(STORE_AWAY_PAUSE):
+                    raise Interrupted("the worker stops") from error
+        try:
+            return task.codec(self.settings.payload_limit).decode_arguments(args, kwargs)
+        except PayloadError as error:
+            if error.parameter is None:
+                raise
+            raise InputError(str(error), parameter=error.parameter) from error
 
     def interrupt_running(self) -> None:
         """The worker has to stop: end the user code that runs in this process, so that its attempts are released.
@@ -521,45 +708,81 @@ class Execution:
     def cancel_running(self, reason: str) -> None:
         """Somebody wants what runs here cancelled. For a signal handler in the main thread: synchronous code that runs
         there gets a JobCancelled, out of a blocking call too."""
-        here = None
         for stop in self.attendant.running():
             stop.cancel(reason)
-            if stop.call is None and stop.thread == threading.get_ident():
-                here = stop
-        if here is not None and here.code.locked():
-            raise JobCancelled(f"cancelled: {reason}" if reason else "cancelled")
+
+    def _end_child(self, held: Held, stop: Stop) -> None:
+        """In a child that the engine has forked, whose main thread runs a cancelled job and does not end it: C code, or
+        what takes the error for one of its own. Recorded first, so that the death is nobody's loss."""
+        assert stop.reason is not None
+        if not isinstance(self._cancelled(held, stop.reason), Ended):
+            return
+        log.warning(
+            "job %s was cancelled and did not end within %g s: its process is killed", held.message.id, KILLED,
+            extra=_about(held.message.id, held.message.task, held.number),
+        )  # fmt: skip
+        self.hooks.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _end_stuck(self, stop: Stop) -> None:
+        """Nothing was recorded: the job is given on when the process is gone, which its steward sees."""
+        message = stop.held.message
+        log.error(
+            "job %s goes on %g s after its limit of %g s: it ends with its process", message.id, BACKSTOP,
+            message.timeout, extra=_about(message.id, message.task, stop.held.number),
+        )  # fmt: skip
+        if os.getpid() == self._pid:
+            assert self._leave is not None
+            self._leave(stop.held)
+            return
+        self.hooks.flush()
+        os.kill(os.getpid(), signal.SIGKILL)  # a child that the engine has forked, which runs nothing else
+
+    @property
+    def stuck(self) -> frozenset[str]:
+        """The jobs here whose code goes on for too long after its hard limit, so that the process has to end."""
+        return frozenset(stop.held.message.id for stop in self.attendant.running() if stop.stuck)
+
+    @property
+    def only_stuck(self) -> bool:
+        """Whether nothing runs here that could still end by itself."""
+        return all(stop.stuck for stop in self.attendant.running())
+
+    @property
+    def interrupting(self) -> bool:
+        return self._interrupting
 
     def go_on(self) -> None:
         """After interrupt_running(): the process does not stop, and what is about to start may."""
         self._interrupting = False
 
-    def _unless_interrupted(self) -> None:
+    def unless_interrupted(self) -> None:
+        """What is about to start while the worker has to stop does not. Raises Interrupted."""
         if self._interrupting:
             raise Interrupted("the worker stops")
 
     def release_running(self, reason: str) -> int:
-        """Hand back what still runs, before the process exits under it. How many attempts."""
+        """Hand back what still runs, before the process exits under it. How many attempts there were. One over its hard
+        limit is not handed back, since it would not count: its steward ends it, as it ends all that dies so late."""
         running = self.attendant.running()
         for stop in running:
             if stop.kill is not None:
                 stop.kill()
-            self._release(stop.held, reason, 0)
+            if not stop.over:
+                self._release(stop.held, reason, 0)
         self.hooks.flush()
         return len(running)
 
     def _run_async(
-        self,
-        task: Task[..., Any, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        fresh: contextvars.Context,
-        limits: Limits,
-        stop: Stop,
+        self, attempt: Attempt, task: Task[..., Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        fresh, limits, stop = attempt.context, attempt.limits, attempt.stop
         work = fresh.run(task.fn, *args, **kwargs)
+        whole = attempt.steps.hold(work)
         try:
-            result, cancel = submit(limited(work, limits), fresh)
+            result, cancel = submit(limited(whole, limits), fresh)
         except BaseException:
+            whole.close()
             work.close()
             raise
 
@@ -568,6 +791,7 @@ class Execution:
             cancel()
 
         def close(_: object) -> None:
+            whole.close()
             if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
                 work.close()  # cancelled before it began
 
@@ -576,11 +800,14 @@ class Execution:
         if self._interrupting:
             call()
         try:
-            return result.result(None if limits.hard is None else limits.hard + SWALLOWED)
+            # Where the process ends for it, an attempt is over when its code is: it swallowed the cancel, or something
+            # blocks the loop.
+            patience = None if limits.hard is None or self._leave is not None else limits.hard + SWALLOWED
+            return result.result(patience)
         except FutureTimeout:
             if result.done():  # the task's own TimeoutError, or just now
                 return result.result()
-            # It swallowed the cancel, or something blocks the loop. It goes on without a fence, or never starts.
+            # It goes on without a fence, or never starts.
             limits.hard_passed = stop.goes_on = True
             cancel()
             raise HardLimit(f"the limit of {limits.hard} s has passed, and the task goes on") from None
@@ -594,7 +821,7 @@ class Execution:
 
     def _suspected(self, delivery: Delivery, task: Task[..., Any, Any], text: str, token: str) -> Held:
         try:
-            message = Message.open(text)
+            message = self._open(text, delivery.bell.id)
         except InvalidMessage:  # the claim in the process says so
             message = self._adopted(delivery)
         clock = time.monotonic()
@@ -688,11 +915,12 @@ class Execution:
                 return self._on_error(held, error, limits, stop)
         if held.message.hidden:
             shown = None
-        end = write_end("succeeded")
+        end, signer = write_end("succeeded"), self.settings.signer
+        proof = "" if kept is None or signer is None else signer.sign_result(held.message.id, kept)
         return self._record(
             held,
             end,
-            lambda: self.store.finish(held.message.id, held.token, end, kept),
+            lambda: self.store.finish(held.message.id, held.token, end, kept, proof),
             Succeeded(value, shown),
         )
 
@@ -708,7 +936,7 @@ class Execution:
             return self._release(held, "the worker stopped", 0)
         elif isinstance(error, _Unfit):
             return self._hand_back(held, error.told(held.message), error.cause)
-        elif isinstance(error, PayloadError):
+        elif isinstance(error, (PayloadError, StepError)):
             return self._failed(held, error, str(error), Category.unknown)
         else:
             cause = error
@@ -780,29 +1008,47 @@ class Execution:
 
     # ---- record -----------------------------------------------------------------------------------------------------
 
-    def _record(self, held: Held, end: str, step: Callable[[], bool | Cancelled], outcome: Outcome) -> Outcome:
+    def _record(
+        self, held: Held, end: str, step: Callable[[], bool | Cancelled | Followed], outcome: Outcome
+    ) -> Outcome:
         """The outcome, once the store has it; Stale where the fence was not ours any more. A job that was to go on, and
         that somebody has cancelled meanwhile, is Ended."""
-        about = _about(held.message.id, held.message.task, held.number)
-        until: float | None = None
+        recording = Recording(held, end, step, outcome)
         while True:
+            answer: bool | Cancelled | Followed | StoreAway
             try:
                 answer = step()
-                if isinstance(answer, Cancelled):
-                    outcome = Ended(answer.reason)
-                if answer:
-                    self._tell_ended(held, end, outcome)
-                    return outcome
             except StoreAway as error:
-                log.warning("job %s: its outcome waits for the store: %s", held.message.id, error, extra=about)
-                if self.stopping.is_set():
-                    until = until or time.monotonic() + self.settings.grace
-                    if time.monotonic() > until:
-                        return Unrecorded(str(error))
-                time.sleep(STORE_AWAY_PAUSE)
-                continue
+                answer = error
+            recorded = self.recorded(recording, answer)
+            if recorded is not None:
+                return recorded
+            time.sleep(STORE_AWAY_PAUSE)
+
+    def recorded(self, recording: Recording, answer: bool | Cancelled | Followed | StoreAway) -> Outcome | None:
+        """What the store's answer makes of it. None: it is to be asked again in a while."""
+        held, outcome = recording.held, recording.outcome
+        about = _about(held.message.id, held.message.task, held.number)
+        if isinstance(answer, StoreAway):
+            log.warning("job %s: its outcome waits for the store: %s", held.message.id, answer, extra=about)
+            if not self.stopping.is_set():
+                return None
+            recording.until = recording.until or time.monotonic() + self.settings.grace
+            if time.monotonic() <= recording.until:
+                return None
+            outcome = Unrecorded(str(answer))
+        elif answer:
+            if isinstance(answer, Cancelled):
+                outcome = Ended(answer.reason)
+            elif isinstance(answer, Followed):
+                self._publish(answer.taken)
+            self._tell_ended(held, recording.end, outcome)
+        else:
             log.warning("job %s: attempt %d was ended by somebody else", held.message.id, held.number, extra=about)
-            return Stale()
+            outcome = Stale()
+        if recording.leave is not None:
+            recording.leave()
+        return outcome
 
     # ---- tell -------------------------------------------------------------------------------------------------------
 
@@ -860,6 +1106,10 @@ def _about(id: str, task: str, attempt: int = 0) -> dict[str, Any]:
     return {"job_id": id, "task": task, "attempt": attempt}
 
 
+def _source(delivery: Delivery) -> str:
+    return delivery.source or delivery.bell.route
+
+
 def _state(text: str) -> RetryState:
     return RetryState.from_json(text) if text else RetryState()
 
@@ -875,7 +1125,7 @@ def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: floa
         then = decision.state if known else RetryState(decision.state.attempt, decision.state.counts)
         delay, after = decision.delay, then.to_json()
     lost = decision.category is Category.lost
-    said = describe_error(error)
+    said = PLANNED[type(error)]
     end = write_end(
         "lost" if lost else "retried" if again else "failed",
         error_type=said.error_type,

@@ -19,11 +19,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What an engine delivered: the doorbell, and the arguments as the broker carried them."""
+    """What an engine delivered: the doorbell, and the arguments as the broker carried them. `source`: the queue that it
+    came from, in the engine's words."""
 
     bell: Doorbell
     args: list[Any]
     kwargs: dict[str, Any]
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,24 @@
-"""The attempts that run in this process, and how each is told to stop: a cancel, or the end of its worker."""
+"""The attempts that run in this process, and how each is told to stop: a cancel, the end of its worker, or that it goes
+on over its hard limit."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from queuekit.limits import Interrupted, raise_in_thread
+from queuekit.errors import JobCancelled
+from queuekit.limits import Interrupted, can_interrupt, raise_in_thread
+from queuekit.processes import BACKSTOP
 from queuekit.store import StoreAway
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from queuekit.execution.outcomes import Held
     from queuekit.store import Store
@@ -24,12 +28,16 @@ __all__ = ["Attendant", "Stop"]
 log = logging.getLogger("queuekit")
 
 CANCEL_AGAIN: Final = 10.0  # seconds that a cancelled task has to clean up in peace
+STRIKE: Final = signal.SIGURG  # takes the main thread out of a blocking call; ignored where nobody handles it
 
 
 class Stop:
     """One attempt that runs here: whether it is to stop, and how to tell it."""
 
-    __slots__ = ("_lock", "call", "code", "goes_on", "held", "kill", "reason", "thread", "told")
+    __slots__ = (
+        "_lock", "call", "code", "goes_on", "held", "interrupted", "kill", "limit", "progress", "reason", "strike",
+        "stuck", "thread", "told",
+    )  # fmt: skip
 
     def __init__(self, held: Held) -> None:
         self.held = held
@@ -38,9 +46,19 @@ class Stop:
         self.told: float | None = None  # when it was cancelled for that, by time.monotonic()
         self.call: Callable[[], object] | None = None  # cancels an async task, or tells the process that runs it
         self.kill: Callable[[], object] | None = None  # ends that process
+        self.strike: Callable[[], object] | None = None  # has its main thread look whether it is to stop
+        self.progress: str | None = None  # what the task says of it, and the store has not heard
+        self.interrupted = False
         self.goes_on = False  # an async task that its thread has stopped to wait for
+        self.limit: float | None = None  # the moment of its hard limit, by time.monotonic()
+        self.stuck = False  # it went on, and ends with its process
         self.code = threading.Lock()  # held while synchronous user code runs in this thread
         self._lock = threading.RLock()  # a signal handler may interrupt the one who interrupts
+
+    @property
+    def over(self) -> bool:
+        """Whether it runs over its hard limit."""
+        return self.limit is not None and time.monotonic() > self.limit
 
     @contextmanager
     def in_code(self) -> Iterator[None]:
@@ -51,7 +69,47 @@ class Stop:
             with self._lock:
                 raise_in_thread(self.thread, None)
 
+    @contextmanager
+    def in_main_thread(self, late: Callable[[], object] | None, after: float) -> Iterator[None]:
+        """Around synchronous code: where it is the main thread that runs it, a cancel raises JobCancelled in it, once,
+        and the worker's stop Interrupted, out of a blocking call too. `late` is called so many seconds after a cancel,
+        from another thread, if it is not over."""
+        if not can_interrupt():
+            yield
+            return
+        main, over = threading.get_ident(), threading.Event()
+
+        def strike() -> None:
+            if late is not None and not self.interrupted:
+                threading.Thread(target=wait, args=(late,), name="queuekit-cancel", daemon=True).start()
+            if not over.is_set():
+                signal.pthread_kill(main, STRIKE)
+
+        def wait(late: Callable[[], object]) -> None:
+            if not over.wait(after):
+                late()
+
+        def struck(_signal: int, _frame: object) -> None:
+            if not self.code.locked():  # never after the user's code: the error would strike the engine
+                return
+            if self.interrupted:
+                raise Interrupted("the worker stops")
+            if self.reason is not None:
+                raise JobCancelled(f"cancelled: {self.reason}" if self.reason else "cancelled")
+
+        before = signal.signal(STRIKE, struck)
+        self.strike = strike
+        try:
+            yield
+        finally:
+            over.set()
+            signal.signal(STRIKE, signal.SIG_DFL if before is None else before)  # None: C code's
+
     def interrupt(self) -> None:
+        if self.strike is not None:
+            self.interrupted = True
+            self.strike()
+            return
         with self._lock:  # never after the user's code: the exception would strike the engine
             if self.code.locked():
                 raise_in_thread(self.thread, Interrupted)
@@ -63,15 +121,23 @@ class Stop:
         if self.call is not None and (self.told is None or now - self.told > CANCEL_AGAIN):
             self.told = now
             self.call()
+        elif self.call is None and self.strike is not None and self.told is None:
+            self.told = now
+            self.strike()
 
 
 class Attendant:
-    """Asks once a second which of the jobs that run in this process are to be cancelled, in one call for all."""
+    """Asks twice a second which of the jobs that run in this process are to be cancelled, in one call for all; and
+    calls `on_stuck`, once, for each that runs on BACKSTOP seconds after its hard limit."""
 
-    EVERY = 1.0
+    EVERY = 0.5
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, on_stuck: Callable[[Stop], None] | None = None, worker: Callable[[], str] = str
+    ) -> None:
         self._store = store
+        self._on_stuck = on_stuck
+        self._worker = worker  # the name under which all of them were claimed; "": not known
         self._running: dict[str, Stop] = {}  # by fence
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -91,8 +157,15 @@ class Attendant:
         return stop
 
     def leave(self, held: Held) -> None:
+        """Its code has ended."""
+        stop = self.forget(held)
+        if stop is not None:
+            self.tell(stop)
+
+    def forget(self, held: Held) -> Stop | None:
+        """leave() for the loop's thread, which is not to wait for the store: somebody has to tell() then."""
         with self._lock:
-            self._running.pop(held.token, None)
+            return self._running.pop(held.token, None)
 
     def running(self) -> list[Stop]:
         """Without the lock: a signal handler may ask while this very thread holds it."""
@@ -107,17 +180,36 @@ class Attendant:
                     self._thread = None
                     return
             try:
+                self._end_stuck(running.values())  # first: it waits for nobody
                 self._look(running)
             except Exception:
-                log.exception("the cancels could not be looked up")
+                log.exception("the attempts that run could not be looked after")
+
+    def _end_stuck(self, running: Iterable[Stop]) -> None:
+        on_stuck, now = self._on_stuck, time.monotonic()
+        if on_stuck is None:
+            return
+        for stop in running:
+            if stop.limit is not None and now > stop.limit + BACKSTOP and not stop.stuck:
+                stop.stuck = True
+                on_stuck(stop)
 
     def _look(self, running: dict[str, Stop]) -> None:
         try:
-            wanted = self._store.cancel_requested(list(running))
+            wanted = self._store.cancel_requested(list(running), self._worker())
         except StoreAway:
             return
         for id, reason in wanted.items():
             running[id].cancel(reason)
+        for stop in running.values():
+            self.tell(stop)
+
+    def tell(self, stop: Stop) -> None:
+        """The store of its progress, as far as it has not heard."""
+        said, stop.progress = stop.progress, None
+        if said is not None:
+            with suppress(StoreAway):  # the next one is heard
+                self._store.progress(stop.held.message.id, stop.held.token, said)
 
 
 _attendants: weakref.WeakSet[Attendant] = weakref.WeakSet()

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Forward", "Metrics", "QueueCollector", "main", "start_exporter"]
 
 VARIABLE: Final = "QUEUEKIT_EXPORTER_PIPE"  # the environment variable that names the pipe
+OWNER: Final = "QUEUEKIT_EXPORTER_OWNER"  # that of the process that has started it
 NAME: Final = "queuekit.integrations.prometheus:Forward"
 PIPE_SIZE: Final = 1 << 20  # bytes that wait for the exporter: some thousand events
 STARTING: Final = 30.0  # seconds
@@ -197,11 +198,15 @@ class Forward:
 
 def start_exporter(settings: Settings) -> Settings:
     """Start the process that serves http://METRICS_HOST:METRICS_PORT/metrics for this process, and all that it forks or
-    starts. Call it before the worker forks. Gives the settings for the worker: with the hook that forwards.
+    starts. Call it before the worker forks. Gives the settings for the worker: with the hook that forwards. Where the
+    parent of this process has started one, that one serves.
 
     Raises:
         ConfigError: it cannot serve there.
     """
+    forwarding = settings.replace(settings.source("metrics_port"), hooks=(*settings.hooks, NAME))
+    if os.environ.get(OWNER) == str(os.getppid()):
+        return forwarding
     folder = Path(tempfile.mkdtemp(prefix="queuekit-metrics-"))
     pipe = folder / secrets.token_hex(4)
     os.mkfifo(pipe, 0o600)
@@ -225,9 +230,9 @@ def start_exporter(settings: Settings) -> Settings:
         shutil.rmtree(folder, ignore_errors=True)
         where = settings.source("metrics_port")
         raise ConfigError(f"metrics_port={settings.metrics_port} ({where}): {said or 'the exporter ended at once'}")
-    os.environ[VARIABLE] = str(pipe)
+    os.environ[VARIABLE], os.environ[OWNER] = str(pipe), str(os.getpid())
     _exporters.append(exporter)
-    return settings.replace(settings.source("metrics_port"), hooks=(*settings.hooks, NAME))
+    return forwarding
 
 
 _exporters: list[subprocess.Popen[bytes]] = []  # kept, so that nobody warns of one that was forgotten

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeAlias, Unpack, get_o
 from queuekit.errors import ConfigError, PayloadError
 from queuekit.payload.signatures import RETURN, Signature
 from queuekit.payload.text import MAX_DEPTH, explained, name_of, text_of
-from queuekit.payload.wires import PlainWire, TypedWire, dumps
+from queuekit.payload.wires import PlainWire, TypedWire, dumps, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +41,7 @@ __all__ = ["JSON", "MAX_DEPTH", "Arguments", "Codec"]
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 DEFAULT_LIMIT = 1024 * 1024  # bytes
+REMEDY = "keep the data in a file, an object store or a database and send its key, or raise the setting payload_limit"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,11 +59,13 @@ class Codec:
         fn: the function; its annotations are resolved at the first use of each, with the function's globals.
         task: the task's name, for messages.
         limit: the most bytes (of UTF-8 JSON) that all arguments together, or a result, may take.
+        remedy: what the error says of them where they take more.
     """
 
-    def __init__(self, fn: Callable[..., Any], *, task: str, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, fn: Callable[..., Any], *, task: str, limit: int = DEFAULT_LIMIT, remedy: str = REMEDY) -> None:
         self._task = task
         self._limit = limit
+        self._remedy = remedy
         self._signature = Signature(fn, task)
         self._wires: dict[str, Wire] = {}
 
@@ -75,8 +78,13 @@ class Codec:
         for name in self._signature.names():
             self._wire(name)
 
-    def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    def encode_arguments(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, later: frozenset[int | str] = frozenset()
+    ) -> Arguments:
         """Encode a call's arguments.
+
+        Args:
+            later: the places and names of those that are JSON as they stand, since a part of each is filled in later.
 
         Raises:
             PayloadError: an argument is missing, unknown, of a wrong type, would not arrive as it is, or all together
@@ -84,22 +92,27 @@ class Codec:
             ConfigError: an annotation cannot be used at all.
         """
         by_place, by_name = self._signature.bind(args, kwargs, why="")
-        places = [(name, self._encode(name, name, value)) for name, value in zip(by_place, args, strict=True)]
-        named = {key: self._encode(name, key, kwargs[key]) for key, name in by_name.items()}
-        self._check_total(places, named)
-        return Arguments(
-            args=[self._parsed(name, text) for name, text in places],
-            kwargs={key: self._parsed(key, text) for key, text in named.items()},
-        )
+        places = [
+            (name, *self._argument(name, name, value, stands=place in later))
+            for place, (name, value) in enumerate(zip(by_place, args, strict=True))
+        ]
+        named = {key: self._argument(name, key, kwargs[key], stands=key in later) for key, name in by_name.items()}
+        self._check_total([(name, text) for name, text, _ in places], {key: text for key, (text, _) in named.items()})
+        return Arguments(args=[value for *_, value in places], kwargs={key: value for key, (_, value) in named.items()})
 
-    def decode_arguments(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Decode recorded arguments into typed values for `fn(*args, **kwargs)`.
+    def decode_arguments(
+        self, args: list[Any], kwargs: dict[str, Any], *, recorded: bool = True
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Decode arguments that are JSON values into typed ones for `fn(*args, **kwargs)`.
+
+        Args:
+            recorded: whether they stand in a record, which is what an error says where they do not fit.
 
         Raises:
             PayloadError: they do not fit the function (any more). `parameter` names the first that does not.
             ConfigError: an annotation cannot be used at all.
         """
-        why = ", so the job was recorded for another version of the task"
+        why = ", so the job was recorded for another version of the task" if recorded else ""
         by_place, by_name = self._signature.bind(args, kwargs, why=why)
         places = [self._decode(name, name, value) for name, value in zip(by_place, args, strict=True)]
         return tuple(places), {key: self._decode(name, key, kwargs[key]) for key, name in by_name.items()}
@@ -126,8 +139,17 @@ class Codec:
 
     # ---- one value --------------------------------------------------------------------------------------------------
 
+    def _argument(self, name: str, key: str, value: Any, *, stands: bool) -> tuple[bytes, JSON]:
+        """Its text, and as a JSON value."""
+        text = self._as_it_stands(key, value) if stands else self._encode(name, key, value)
+        if type(value) in self._wire(name).scalars:
+            return text, value
+        return text, self._parsed(key, text)
+
     def _encode(self, name: str, key: str, value: Any) -> bytes:
         wire = self._wire(name)
+        if type(value) in wire.scalars and (short := scalar(value)) is not None and len(short) <= self._limit:
+            return short
         with self._refusing(name, key):
             text, checked = wire.encode(value)
             if len(text) > self._limit:  # before the comparison, which would decode all of it
@@ -135,8 +157,14 @@ class Codec:
             wire.verify(value, checked, text)
             return text
 
+    def _as_it_stands(self, key: str, value: Any) -> bytes:
+        with self._refusing(key, key):
+            return PlainWire(result=False).encode(value)[0]
+
     def _decode(self, name: str, key: str, value: JSON) -> Any:
         wire = self._wire(name)
+        if type(value) in wire.scalars:
+            return value
         with self._refusing(name, key):
             return wire.decode(dumps(value))
 
@@ -163,8 +191,7 @@ class Codec:
 
     def _too_large(self, what: str, size: int, parameter: str) -> PayloadError:
         return PayloadError(
-            f"{what} {size} bytes as JSON, over the limit of {self._limit} bytes; keep the data in a file, an object "
-            f"store or a database and send its key, or raise the setting payload_limit",
+            f"{what} {size} bytes as JSON, over the limit of {self._limit} bytes; {self._remedy}",
             parameter=parameter,
         )
 

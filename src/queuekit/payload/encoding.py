@@ -28,12 +28,12 @@ class PayloadContext:
     Attributes:
         job_id: of the job; it never changes.
         task: the name that the job was enqueued under, also where the task has been renamed since.
-        kind: "arguments" or "result".
+        kind: "arguments", "result", or "step": the result of one of its steps.
     """
 
     job_id: str
     task: str
-    kind: Literal["arguments", "result"]
+    kind: Literal["arguments", "result", "step"]
 
 
 class PayloadCodec(Protocol):

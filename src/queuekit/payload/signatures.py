@@ -19,7 +19,7 @@ class Signature:
     def __init__(self, fn: Callable[..., Any], task: str) -> None:
         self._fn = fn
         self._task = task
-        self._signature = _signature(fn, task)
+        self._signature = signature_of(fn, task)
         parameters = self._signature.parameters.values()
         self._positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         self._keyword = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -99,7 +99,7 @@ class Signature:
         return f"{self._task}{inspect.Signature(shown)}"
 
 
-def _signature(fn: Callable[..., Any], task: str) -> inspect.Signature:
+def signature_of(fn: Callable[..., Any], task: str) -> inspect.Signature:
     try:
         if sys.version_info >= (3, 14):
             import annotationlib  # annotations are evaluated lazily there, and may name what is defined later

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from queuekit.payload.compare import first_change
 from queuekit.payload.text import MAX_DEPTH, Refused, at_place, explained, not_finite, short, show
@@ -17,7 +18,26 @@ def dumps(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
+SMALL: Final = 2**53
+
+
+def scalar(value: Any) -> bytes | None:
+    """The JSON text of a string, a small integer or a bool that travels as it is. None: not such a one."""
+    kind = type(value)
+    if kind is str:
+        try:
+            return encode_basestring(value).encode()
+        except UnicodeEncodeError:  # half a pair: whoever looks closer says so
+            return None
+    if kind is bool:
+        return b"true" if value else b"false"
+    return str(value).encode() if kind is int and -SMALL < value < SMALL else None
+
+
 class Wire(Protocol):
+    scalars: tuple[Any, ...]
+    """The types of scalar() whose values it carries as they are."""
+
     def encode(self, value: Any) -> tuple[bytes, Any]:
         """JSON text, and the value after its declared constraints. Raises anything where it cannot."""
         ...
@@ -33,6 +53,8 @@ class Wire(Protocol):
 
 class PlainWire:
     """Without an annotation: only what JSON gives back as it was."""
+
+    scalars = (str, int, bool)
 
     def __init__(self, *, result: bool) -> None:
         self._result = result
@@ -99,6 +121,7 @@ class TypedWire:
         self._validator: Any
         self._serializer: Any
         self._validator, self._serializer = rebuilt or (adapter.validator, adapter.serializer)
+        self.scalars: tuple[Any, ...] = tuple(kind for kind in PlainWire.scalars if annotation is kind)
 
     def encode(self, value: Any) -> tuple[bytes, Any]:
         (checked,) = self._validator.validate_python((value,), strict=True, by_alias=False, by_name=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 __all__ = ["Body", "body_of", "headers_of", "names_of", "read", "request_id_of", "status_of", "type_name"]
@@ -26,7 +27,12 @@ def read(thing: object, name: str) -> Any:
 
 def names_of(exc: BaseException) -> tuple[str, ...]:
     """The qualified names over the MRO, the nearest first."""
-    return tuple(type_name(c) for c in type(exc).__mro__ if c is not object)
+    return _names(type(exc))  # type: ignore[arg-type]  # a class has a hash
+
+
+@lru_cache(maxsize=256)
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(type_name(c) for c in cls.__mro__ if c is not object)
 
 
 def type_name(cls: type) -> str:

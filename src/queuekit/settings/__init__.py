@@ -26,10 +26,12 @@ from queuekit.settings.urls import AMQP, redact, show
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from queuekit.blobs import BlobStore
     from queuekit.payload.encoding import PayloadCodec
     from queuekit.retry import RetryPolicy
     from queuekit.settings.readers import Duration, Names, Policies
     from queuekit.settings.sources import Place
+    from queuekit.signing import Signer
 
 __all__ = ["Settings", "installed_backends", "load", "load_for_install", "redact", "require_backend"]
 
@@ -97,6 +99,20 @@ class Settings:
     payload_limit: int = _setting(
         1024 * 1024, readers.count, "The most bytes that the encoded arguments, or the result, of a job may have."
     )
+    steps_limit: int = _setting(
+        16 * 1024 * 1024, readers.count, "The most bytes that the results of all steps of a job may have together."
+    )
+    blobs: Any = _setting(
+        None,
+        readers.blobs,
+        "Where the results of steps go that are too large for the record: `package.module:name`, an object with put() "
+        "and get(), or a class. The same for all workers.",
+    )
+    blob_over: int = _setting(
+        64 * 1024,
+        readers.count,
+        "With blobs: the most bytes that the result of a step may have, as JSON, to be kept in the record.",
+    )
     result_ttl: Duration = _setting(DAY, readers.seconds, "Seconds that a result is kept.")
     retention: Duration = _setting(7 * DAY, readers.seconds, "Seconds that the record of a finished job is kept.")
     dead_letter_ttl: Duration = _setting(
@@ -136,8 +152,29 @@ class Settings:
     retry: Policies = _setting(
         {}, readers.policies, "Retry policies by name, for @agent_task(retry=NAME): [retry.NAME] in queuekit.toml."
     )
+    schedules: Policies = _setting(
+        {},
+        readers.schedules,
+        "Schedules by name, of tasks that are declared somewhere: [schedules.NAME] with task=, and "
+        "cron= (and tz=), every= or at=; args=, kwargs=, missed=. The same for all workers of a task.",
+    )
     concurrency: int | None = _setting(
-        None, readers.count, "How many jobs a worker runs at once. The engine's own default where not given."
+        None,
+        readers.count,
+        "How many jobs a worker runs at once. Where not given 250 in the pool `async`, and the engine's own default in "
+        "others.",
+    )
+    queue_concurrency: Mapping[str, int] = _setting(
+        {},
+        readers.caps,
+        "How many jobs of a queue one worker process runs at once, by the queue's name: [queue_concurrency] with "
+        "documents = 5. As many as there is room for where not given.",
+    )
+    task_concurrency: Mapping[str, int] = _setting(
+        {},
+        readers.caps,
+        "How many jobs of a task one worker process runs at once, by the task's name. Before the task's own "
+        "max_concurrency.",
     )
     queues: Names = _setting(
         (), readers.names, "The queues that a worker serves. All that its tasks name where not given."
@@ -150,7 +187,8 @@ class Settings:
     pool: str | None = _setting(
         None,
         readers.text,
-        "The kind of pool of the engine's worker, in the engine's own words. Its default where not given.",
+        "The kind of pool of the engine's worker: `async`, or in the engine's own words. Where not given: `async` for "
+        "a worker all of whose tasks are, and the engine's default otherwise.",
     )
     hooks: Names = _setting(
         (),
@@ -163,6 +201,18 @@ class Settings:
         readers.codec,
         "Encodes arguments and results in the record, to encrypt them: `package.module:name`, an object with encode() "
         "and decode(), or a class. The same for all who enqueue, work and read results.",
+    )
+    signing_key: Names = _setting(
+        (),
+        readers.signing_key,
+        "Signs messages and records: only what somebody with the key has enqueued runs then. 16 characters or more. "
+        "Several, with a comma between, to change it: the first signs, all are taken. Never shown.",
+    )
+    unsigned: Literal["quarantine", "accept"] = _setting(
+        "quarantine",
+        readers.unsigned,
+        "What becomes of a message or a record without a signature where signing_key is set: 'quarantine', or 'accept' "
+        "while the key is rolled out.",
     )
     log_format: Literal["text", "json"] = _setting(
         "text", readers.log_format, "How `queuekit worker` and its steward write their log: 'text', or 'json' lines."
@@ -222,16 +272,30 @@ class Settings:
         the server does not know is sent again: all three fit into enqueue_timeout."""
         return min(2.0, self.enqueue_timeout * 0.3)
 
+    @property
+    def doorbell_limit(self) -> int:
+        """The most bytes that a message in the broker can have that is one of ours: the arguments, three times as long
+        with all that is not ASCII spelled out, and what an engine puts around them."""
+        return 4 * self.payload_limit + 65_536
+
     def resolve(self) -> Settings:
         """The settings, checked as a whole and with store_url filled in: for anything that is about to start work.
 
         Raises:
             ConfigError: no backend, or one that is not installed; no broker; no store; a broker that the engine cannot
-                use; a retry policy that cannot be read; a tick that is too long for the lease.
+                use; a signing_key, and messages of the broker that are to be adopted; a retry policy that cannot be
+                read; a tick that is too long for the lease.
         """
         backend = require_backend(self)
         for name in self.retry:
             self.retry_policy(name)
+        for name, value in (("adopt", self.adopt), ("store_lost", self.store_lost == "adopt")):
+            if value and self.signing_key:
+                raise ConfigError(
+                    f"{name} ({self.source(name)}) and signing_key ({self.source('signing_key')}) cannot go together: "
+                    "what a message of the broker asks for would run, and the arguments in it are not signed. "
+                    f"Unset {name}, or signing_key"
+                )
         if backend == "memory":
             return self
         if self.tick > self.lease / 6:
@@ -291,27 +355,59 @@ class Settings:
         Raises:
             ConfigError: there is no such module or name, or it has no encode() and decode().
         """
-        if not isinstance(self.codec, str):
-            return cast("PayloadCodec | None", self.codec)
-        if "_codec" not in self.__dict__:
+        return cast("PayloadCodec | None", self._named("codec", readers.codec))
+
+    @property
+    def blob_store(self) -> BlobStore | None:
+        """The object that the setting blobs names, made once.
+
+        Raises:
+            ConfigError: there is no such module or name, or it has no put() and get().
+        """
+        return cast("BlobStore | None", self._named("blobs", readers.blobs))
+
+    def _named(self, name: str, read: Callable[[Any], Any]) -> Any:
+        """The object that a setting is, or names."""
+        given = getattr(self, name)
+        if not isinstance(given, str):
+            return given
+        place = f"_{name}"
+        if place not in self.__dict__:
             from queuekit.imports import import_named
 
-            found = import_named("codec", self.codec)
+            found = import_named(name, given)
             try:
-                made = readers.codec(found() if isinstance(found, type) else found)
+                made = read(found() if isinstance(found, type) else found)
             except readers.Refused as refused:
-                raise ConfigError(f"codec={self.codec!r} ({self.source('codec')}): {refused}") from None
-            self.__dict__["_codec"] = made
-        return cast("PayloadCodec", self.__dict__["_codec"])
+                raise ConfigError(f"{name}={given!r} ({self.source(name)}): {refused}") from None
+            self.__dict__[place] = made
+        return self.__dict__[place]
+
+    @property
+    def can_be_handed_over(self) -> bool:
+        """Whether another process can be given all of them: an object that was given as such is in this one alone."""
+        return all(value is None or isinstance(value, str) for value in (self.codec, self.blobs))
+
+    @property
+    def signer(self) -> Signer | None:
+        """What signs and checks by the setting signing_key."""
+        if "_signer" not in self.__dict__:
+            from queuekit.signing import Signer
+
+            accept = self.unsigned == "accept"
+            keys = self.signing_key
+            self.__dict__["_signer"] = Signer(keys, self.namespace, accept_unsigned=accept) if keys else None
+        return cast("Signer | None", self.__dict__["_signer"])
 
     def to_json(self) -> str:
-        """The settings and their sources, passwords included: for a pipe to a child process, never for a log. A codec
-        that was given as an object stays here: who publishes needs none."""
+        """The settings and their sources, passwords and keys included: for a pipe to a child process, never for a log.
+        A codec or a blob hook that was given as an object stays here: who publishes needs none."""
         import json
 
         values = {name: getattr(self, name) for name in _FIELDS}
-        if not isinstance(self.codec, str):
-            values["codec"] = None
+        for name in ("codec", "blobs"):
+            if not isinstance(values[name], str):
+                values[name] = None
         return json.dumps({"values": values, "sources": dict(self._sources)})
 
     @classmethod

@@ -151,12 +151,40 @@ def hooks(value: Any) -> tuple[str, ...]:
 
 
 def codec(value: Any) -> Any:
+    return _object(value, "encode", "decode")
+
+
+def blobs(value: Any) -> Any:
+    return _object(value, "put", "get")
+
+
+def _object(value: Any, *methods: str) -> Any:
     if isinstance(value, str):
         (name,) = hooks([value])
         return name
-    if not all(callable(getattr(value, method, None)) for method in ("encode", "decode")):
-        raise Refused("give package.module:name, or an object with the methods encode and decode")
+    if not all(callable(getattr(value, method, None)) for method in methods):
+        raise Refused(f"give package.module:name, or an object with the methods {' and '.join(methods)}")
     return value
+
+
+def signing_key(value: Any) -> tuple[str, ...]:
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(key, str) for key in given):
+        raise Refused("give a text, or several as a list or as 'NEW,OLD'")
+    found = tuple(dict.fromkeys(key.strip() for key in given))
+    # Of random letters and digits: a key with fewer different ones was not made by a random generator.
+    if any(len(key.encode()) < 16 or len(set(key)) < 8 or re.search(r"[\s,]", key) for key in found):
+        raise Refused(
+            "give keys of 16 characters or more, without spaces and commas, that nobody can guess: "
+            'python -c "import secrets; print(secrets.token_hex(32))" makes one'
+        )
+    return found
+
+
+def unsigned(value: Any) -> str:
+    if value not in ("quarantine", "accept"):
+        raise Refused("give 'quarantine' or 'accept'")
+    return str(value)
 
 
 def log_format(value: Any) -> str:
@@ -196,6 +224,43 @@ def policies(value: Any) -> dict[str, dict[str, Any]]:
             raise Refused(
                 f"the policy {name!r} holds a value that JSON cannot; write it as RetryPolicy.to_dict() does"
             ) from None
+    return tables
+
+
+def caps(value: Any) -> dict[str, int]:
+    import json
+
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = json.loads(value)
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in value):
+        raise Refused('give a table of whole numbers by name, or as a JSON object: {"NAME": 5}')
+    found = {}
+    for name, cap in value.items():
+        try:
+            found[name] = count(cap)
+        except Refused as error:
+            raise Refused(f"{name!r}: {error}") from None
+    return found
+
+
+def schedules(value: Any) -> dict[str, dict[str, Any]]:
+    """Tables by name, which queuekit.schedules reads: moments of TOML as text."""
+    import json
+
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise Refused(
+                'give a JSON object by name: {"nightly": {"task": "jobs.clean", "cron": "0 3 * * *"}}'
+            ) from None
+    if not isinstance(value, Mapping) or not all(isinstance(one, Mapping) for one in value.values()):
+        raise Refused("give a table by name: [schedules.NAME], or [tool.queuekit.schedules.NAME] in pyproject.toml")
+    try:
+        tables: dict[str, dict[str, Any]] = json.loads(json.dumps(dict(value), default=lambda one: one.isoformat()))
+    except (TypeError, ValueError, AttributeError):
+        raise Refused("a value in it is none that JSON can hold") from None
     return tables
 
 

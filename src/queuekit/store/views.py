@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WAITING", "Consumer", "Listed", "Page", "Query", "RouteCount", "read_cursor", "task_of"]
 
-WAITING: Final = frozenset({JobStatus.scheduled, JobStatus.queued, JobStatus.retrying})
+WAITING: Final = frozenset({JobStatus.waiting, JobStatus.scheduled, JobStatus.queued, JobStatus.retrying})
 LOOK: Final = 200  # jobs that one call looks at, at most
 
 _TASK = re.compile(r'\{"id":"[^"]*","task":"([^"]*)"')
@@ -95,7 +95,8 @@ class Consumer:
     Attributes:
         since: when it opened the lease.
         until: the end of its lease; one that is past belongs to a worker that is gone, and is about to be reaped.
-        about: what it said of itself: "backend", "queues", "concurrency", "pool". Empty where it said nothing.
+        about: what it said of itself: "backend", "queues", "concurrency", "pool", the versions "queuekit" and "python",
+            "tasks" (a fingerprint of the code of each), and its "clock" at `since`. Empty where it said nothing.
         jobs: the ids that it runs.
     """
 

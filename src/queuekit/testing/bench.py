@@ -32,6 +32,7 @@ TICK = 0.2
 SLACK = 4.0  # seconds that a busy test machine may be late by; "never too early" has no slack
 
 TASKS = "queuekit.testing.tasks"
+BLOBS = "queuekit.testing.blobs:Blobs"
 
 
 def pauses(info: JobInfo) -> list[float]:
@@ -50,7 +51,7 @@ class Bench:
         self.target = target
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.settings = {"backend": target.backend, "seed": "conformance", **settings}
+        self.settings = {"backend": target.backend, "seed": "conformance", "blobs": BLOBS, **settings}
         self.app = App(Settings(**self.settings))
         self.journal = Journal(folder / "journal")
 
@@ -113,7 +114,8 @@ class Bench:
     def publication(self, job: Job[Any]) -> Publication:
         """The job's first publication, as it was sent."""
         record = self.record(job)
-        return Publication(Message.open(record.message), record.pseq, 1, self.app.store.epoch())
+        signer = self.app.settings.signer
+        return Publication(Message.open(record.message), record.pseq, 1, self.app.store.epoch(), signer)
 
     def ring(self, publication: Publication, times: int = 1) -> None:
         """Publish natively, behind the store's back: a message that is delivered more than once, or forged."""

@@ -12,10 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from queuekit.processes import is_alive
 
-__all__ = ["WorkerProcess"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["WorkerProcess", "living"]
 
 MARK = "QUEUEKIT_TEST_WORKER"  # in the environment of the worker and of all that it starts: who belongs to it
 
@@ -110,9 +112,17 @@ class WorkerProcess:
         send(signal.SIGSTOP, *family)
         return family
 
-    def terminate(self) -> None:
-        """SIGTERM to the parent, as a supervisor does. Returns at once."""
-        send(signal.SIGTERM, self.pid)
+    def terminate(self, times: int = 1, pause: float = 0.05) -> None:
+        """SIGTERM to the parent, as a supervisor does; again after so many seconds, since two that are pending at once
+        are one for the kernel. Does not wait for the end."""
+        for index in range(times):
+            if index:
+                time.sleep(pause)
+            send(signal.SIGTERM, self.pid)
+
+    def terminate_all(self) -> None:
+        """SIGTERM to all its processes at once, as from a service manager that does not tell them apart."""
+        send(signal.SIGTERM, *self.family())
 
     def wait(self, timeout: float) -> int:
         """The exit code. Raises subprocess.TimeoutExpired after so many seconds."""
@@ -123,6 +133,11 @@ class WorkerProcess:
     def said(self, start: int = 0) -> str:
         """Its output from that position on."""
         return self.log.read_bytes()[start:].decode("utf-8", "replace")
+
+
+def living(pids: Iterable[int]) -> list[int]:
+    """Those that run: a zombie does not. Unlike WorkerProcess.family() it also knows processes without the mark."""
+    return [pid for pid in pids if is_alive(f"{pid}:")]
 
 
 def send(number: signal.Signals, *pids: int) -> None:

@@ -41,8 +41,10 @@ RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets
 class _Pair:
     """One connection and the one behind it."""
 
-    def __init__(self, near: socket.socket, gate: asyncio.Event) -> None:
+    def __init__(self, near: socket.socket, gate: asyncio.Event, turn: Callable[[], None]) -> None:
         self.near, self.far = near, socket.socket()
+        self.turn = turn
+        self.speaks: socket.socket | None = None  # whose words were passed on last
         self.gate = gate  # open: what comes is passed on
         self.task: asyncio.Task[None] | None = None
 
@@ -79,6 +81,9 @@ class _Pair:
                 with suppress(OSError):
                     sink.shutdown(socket.SHUT_WR)
                 return
+            if source is self.near and self.speaks is not source:
+                self.turn()
+            self.speaks = source
             await loop.sock_sendall(sink, data)
 
     def reset(self) -> None:
@@ -93,6 +98,7 @@ class Proxy:
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._to = (host, port)
         self.port = 0
+        self.turns = 0  # how often a client has spoken first, or after an answer: the round trips
         self._held: socket.socket | None = None  # bound, never listening: nobody else gets the port while we refuse
         self._listener: socket.socket | None = None
         self._plugs: list[socket.socket] = []
@@ -197,10 +203,13 @@ class Proxy:
             near, _ = self._listener.accept()
         except OSError:  # it has gone again
             return
-        pair = _Pair(near, self._gate)
+        pair = _Pair(near, self._gate, self._count)
         self._pairs.add(pair)
         pair.task = asyncio.get_running_loop().create_task(pair.run(self._to))
         pair.task.add_done_callback(partial(self._over, pair))
+
+    def _count(self) -> None:
+        self.turns += 1
 
     def _over(self, pair: _Pair, _task: object) -> None:
         self._pairs.discard(pair)

@@ -1,6 +1,7 @@
 """A RabbitMQ node of a test's own: on loopback, on a free port, without plugins, with its data in a folder of the test.
 
-It takes about six seconds to start. Nodes find one another by epmd, which the first one starts, and which stays.
+It takes about six seconds to start. It has an epmd of its own, by which its tools find it: that of the machine may be
+in any state, and a node does not start without.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from queuekit.testing.servers import Server, free_port
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from random import Random
 
-__all__ = ["RabbitServer", "find_rabbitmq"]
+__all__ = ["RabbitServer", "confirmed_channel", "find_rabbitmq"]
 
 DEBIAN = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on PATH wants to be root, and becomes another user
 
@@ -32,15 +34,51 @@ def find_rabbitmq() -> Path:
     return Path(found)
 
 
+@contextmanager
+def confirmed_channel(url: str) -> Iterator[Any]:
+    """A channel to that broker, on a connection of its own, whose publishes are confirmed."""
+    import amqp
+
+    parts = urlsplit(url)
+    with amqp.Connection(
+        f"{parts.hostname}:{parts.port or 5672}",
+        userid=parts.username or "guest",
+        password=parts.password or "guest",
+        confirm_publish=True,
+    ) as connection:
+        yield connection.channel()
+
+
+class Epmd(Server):
+    """Erlang's port mapper, which ends with the node that it is for."""
+
+    @property
+    def url(self) -> str:
+        return f"epmd://127.0.0.1:{self.port}"
+
+    def prepare(self) -> tuple[list[str], Mapping[str, str] | None]:
+        return [str(self._binary), "-address", "127.0.0.1", "-port", str(self.port)], None
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as conversation:
+                conversation.sendall(b"\x00\x01n")  # its names
+                return conversation.recv(4) == self.port.to_bytes(4, "big")
+        except OSError:
+            return False
+
+
 class RabbitServer(Server):
     """`options` go into rabbitmq.conf: {"consumer_timeout": 60_000}. restart() keeps what is durable."""
 
-    start_timeout = 60.0
+    start_timeout = 120.0
 
     def __init__(self, binary: Path, folder: Path, *, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(binary, folder)
         self._options = dict(options or {})
         self._other_port = 0  # for other nodes, of which there are none
+        found = shutil.which("epmd")  # where it is not on PATH, the node looks for that of the machine, or starts it
+        self._epmd = Epmd(Path(found), folder.with_name(f"{folder.name}-epmd")) if found is not None else None
 
     @property
     def url(self) -> str:
@@ -57,10 +95,12 @@ class RabbitServer(Server):
         }
         (folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in said.items()))
         (folder / "plugins").write_text("[].\n")
+        if self._epmd is not None:
+            self._epmd.start()
         theirs = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
         return [str(self._binary)], {
             **theirs,
-            "HOME": str(folder),  # of its cookie
+            **self._erlang,
             "RABBITMQ_NODENAME": f"queuekit{os.getpid()}x{self.port}@localhost",
             "RABBITMQ_DIST_PORT": str(self._other_port),
             "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
@@ -70,6 +110,17 @@ class RabbitServer(Server):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",  # one thread that does not spin
             "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the server, and no shell stands between
         }
+
+    @property
+    def _erlang(self) -> dict[str, str]:
+        """How the node and its tools find its cookie and its epmd."""
+        epmd = {} if self._epmd is None else {"ERL_EPMD_PORT": str(self._epmd.port)}
+        return {"HOME": str(self._folder), **epmd}
+
+    def _end(self, how: str) -> None:
+        super()._end(how)
+        if self._epmd is not None:
+            self._epmd.kill()
 
     def answers(self) -> bool:
         try:
@@ -88,10 +139,10 @@ class RabbitServer(Server):
         name = f"queuekit{os.getpid()}x{self.port}@localhost"
         done = subprocess.run(
             [str(self._binary.with_name("rabbitmqctl")), "-n", name, "-q", *command],
-            env={**os.environ, "HOME": str(self._folder)},
+            env={**os.environ, **self._erlang},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=True,
         )
         return done.stdout

@@ -20,8 +20,8 @@ class Target:
     """A backend with one of its pools on a broker, and what its adapter declares of them.
 
     Attributes:
-        name: "memory", or "celery-prefork" where the backend has more than one pool; with the broker where it is not
-            the adapter's first: "dramatiq-rabbitmq".
+        name: "memory", or "celery-prefork" where the backend has more than one pool of its own; with the broker where
+            it is not the adapter's first: "dramatiq-rabbitmq".
         broker: a name out of the adapter's Capabilities.brokers.
         broken: why the adapter could not be loaded; the tests fail with it. missing: the engine is not installed; they
             are skipped with it.
@@ -75,7 +75,9 @@ def find_targets(wanted: tuple[str, ...] = ()) -> list[Target]:
     for name in wanted:
         backend = next((one for one in known if name == one or name.startswith(f"{one}-")), None)
         targets = _of(backend) if backend else []
-        matching = [one for one in targets if name == one.name or (name == one.backend and _usual(one))]
+        matching = [one for one in targets if name == one.name] or [
+            one for one in targets if name == one.backend and _usual(one)
+        ]
         if not matching:
             raise ConfigError(f"backend {name!r}: there are {', '.join(map(str, targets)) or ', '.join(known)}")
         found += [target for target in matching if target not in found]
@@ -83,7 +85,7 @@ def find_targets(wanted: tuple[str, ...] = ()) -> list[Target]:
 
 
 def _of(backend: str) -> list[Target]:
-    from queuekit.adapters import load_adapter
+    from queuekit.adapters import ASYNC, load_adapter
 
     try:
         capabilities = load_adapter(backend).capabilities
@@ -92,8 +94,11 @@ def _of(backend: str) -> list[Target]:
     except Exception as error:  # the tests of this target fail with it; those of the others run
         return [Target(backend, backend, broken=f"{type(error).__name__}: {error}")]
     found = []
+    own = [pool for pool in capabilities.pools if pool.name != ASYNC]
     for pool, broker in product(capabilities.pools, capabilities.brokers):
-        name = backend if len(capabilities.pools) == 1 else f"{backend}-{pool.name}"
+        if pool.brokers and broker not in pool.brokers:
+            continue
+        name = backend if own == [pool] else f"{backend}-{pool.name}"
         if broker != capabilities.brokers[0]:
             name += f"-{broker}"
         found.append(Target(name, backend, capabilities, pool.name, broker=broker))

@@ -7,18 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import http.client
+import json
 import os
 import resource
 import signal
 import time
 from datetime import datetime  # noqa: TC003  # pydantic reads the annotations
 from decimal import Decimal  # noqa: TC003
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from queuekit import Backoff, DoNotRetry, Job, RetryAfter, RetryPolicy, RetryRule, SoftTimeout, agent_task, current_job
-from queuekit.testing.journal import note
+from queuekit import (
+    Backoff,
+    DoNotRetry,
+    Job,
+    RetryAfter,
+    RetryPolicy,
+    RetryRule,
+    SoftTimeout,
+    agent_task,
+    current_job,
+    group,
+)
+from queuekit.testing.journal import VARIABLE, Journal, note
+from queuekit.testing.process import living
 
 # ---- errors, and the policy for them --------------------------------------------------------------------------------
 
@@ -164,6 +179,75 @@ async def like_an_agent_waits(seconds: float) -> str:
     return "slept"
 
 
+# ---- steps ---------------------------------------------------------------------------------------------------------
+
+
+def pay(what: str) -> str:
+    note("paid", what)
+    return f"{what} of attempt {current_job().attempt}"
+
+
+async def pay_async(what: str, seconds: float = 0.0) -> str:
+    await asyncio.sleep(seconds)
+    return pay(what)
+
+
+@agent_task(retry=POLICY)
+def agent(plan: list[str]) -> list[str]:
+    """Six steps; after three of them it meets plan[n - 1] in attempt n."""
+    step, number = current_job().step, current_job().attempt
+    out = [step("plan", pay, "plan")]
+    out += [step("draft", pay, f"draft {n}") for n in range(2)]
+    if number <= len(plan) and plan[number - 1] != "ok":
+        meet(plan[number - 1])
+    topics = ["a", "b"] if number % 2 else ["b", "a"]
+    out += sorted(step.options(key=topic)("check", pay, f"check {topic}") for topic in topics)
+    return [*out, step("report", pay, "report")]
+
+
+@agent_task(retry=POLICY)
+async def agent_async(plan: list[str]) -> list[str]:
+    """The same, three steps at a time."""
+    step, number = current_job().astep, current_job().attempt
+    waits = enumerate((0.2, 0.1, 0.0))
+    out = [*await asyncio.gather(*(step("draft", pay_async, f"draft {n}", wait) for n, wait in waits))]
+    if number <= len(plan) and plan[number - 1] != "ok":
+        meet(plan[number - 1])
+    topics = ["a", "b"] if number % 2 else ["b", "a"]
+    out += sorted([await step.options(key=topic)("check", pay_async, f"check {topic}") for topic in topics])
+    return [*out, await step("report", pay_async, "report")]
+
+
+async def pay_much() -> str:
+    return f"{pay('text')} " + "x" * 2 * 1024 * 1024
+
+
+@agent_task(retry=POLICY)
+async def large_agent(plan: list[str]) -> list[Any]:
+    """Its step gives more than payload_limit, and then it meets plan[n - 1] in attempt n."""
+    text = await current_job().astep("write", pay_much)
+    number = current_job().attempt
+    if number <= len(plan):
+        meet(plan[number - 1])
+    return [text.rstrip("x"), len(text)]
+
+
+@agent_task
+def slow_agent(until: float) -> list[str]:
+    """Its second step is over at that moment of this machine's clock."""
+    step = current_job().step
+    out = [step("plan", pay, "plan")]
+    note("start")
+
+    def think() -> str:
+        time.sleep(max(until - time.time(), 0.0))
+        return pay("think")
+
+    out.append(step("think", think))
+    note("end")
+    return out
+
+
 # ---- values --------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +255,12 @@ async def like_an_agent_waits(seconds: float) -> str:
 def add(a: int, b: int = 1) -> int:
     note("start")
     return a + b
+
+
+@agent_task
+def tick(what: str) -> None:
+    """What a schedule runs."""
+    note(what)
 
 
 @agent_task
@@ -288,6 +378,112 @@ def cooperative(seconds: float) -> str:
     return "done"
 
 
+@agent_task
+def deaf(seconds: float) -> str:
+    """Takes whatever is raised in it for an error of its own, and goes on."""
+    note("start")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            time.sleep(0.1)
+        except Exception as error:
+            note("swallowed", type(error).__name__)
+    note("end")
+    return "done"
+
+
+@agent_task
+def stubborn(seconds: float) -> str:
+    """As `deaf`, and it takes what is no Exception too."""
+    note("start")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            time.sleep(0.1)
+        except BaseException:
+            pass
+    note("end")
+    return "done"
+
+
+@agent_task(retry=RetryPolicy([RetryRule("category:time_limit", Backoff.fixed(0.1))], max_attempts=2))
+def overstay(how: str) -> list[int]:
+    """Goes on over its limits in its first attempt, for a minute if nobody ends it. The second one says which of the
+    processes still run that the first one ran in."""
+    note("start")
+    if current_job().attempt > 1:
+        return _left_of_the_first()
+    _go_on(how)
+    note("end")
+    return []
+
+
+@agent_task(retry=RetryPolicy([RetryRule("category:time_limit", Backoff.fixed(0.1))], max_attempts=2))
+async def overstay_async(how: str) -> list[int]:
+    """The same. What blocks keeps the loop."""
+    note("start")
+    if current_job().attempt > 1:
+        return _left_of_the_first()
+    until = time.monotonic() + 60
+    while how == "swallows" and time.monotonic() < until:
+        try:
+            await asyncio.sleep(0.1)
+        except BaseException:
+            note("swallowed")
+    _go_on(how)
+    note("end")
+    return []
+
+
+def _go_on(how: str) -> None:
+    match how:
+        case "swallows":
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                try:
+                    time.sleep(0.1)
+                except BaseException:
+                    note("swallowed")
+        case "blocks":  # in C code that no signal ends
+            _deadlock(ctypes.CDLL(None))
+        case "holds":  # and that keeps the interpreter's lock: no other thread of its process comes to run
+            _deadlock(ctypes.PyDLL(None))
+
+
+def _deadlock(library: ctypes.CDLL) -> None:
+    mutex = ctypes.create_string_buffer(256)  # one that is not recursive is all zeros
+    for _ in range(2):
+        library.pthread_mutex_lock(mutex)
+
+
+def _left_of_the_first() -> list[int]:
+    starts = Journal(Path(os.environ[VARIABLE])).entries(current_job().id, "start")
+    return living({entry.pid for entry in starts if entry.attempt == 1})
+
+
+@agent_task
+def ask_model(port: int) -> str:
+    """A blocking call of a model on this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps({"job": current_job().id}))
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+@agent_task
+async def ask_model_async(port: int) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        body = json.dumps({"job": current_job().id})
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write((head + body).encode())
+        return (await reader.read()).decode()
+    finally:
+        writer.close()
+
+
 # ---- the world around ----------------------------------------------------------------------------------------------
 
 
@@ -348,3 +544,70 @@ async def meet_up(seconds: float) -> dict[str, Any]:
 
 
 _present = 0
+
+
+# ---- workflows -----------------------------------------------------------------------------------------------------
+
+
+class Score(BaseModel):
+    points: int
+    of: str
+
+
+@agent_task
+def rate(points: int, of: str = "x") -> Score:
+    return Score(points=points, of=of)
+
+
+@agent_task
+async def points_of(score: Score) -> int:
+    assert isinstance(score, Score)
+    return score.points
+
+
+@agent_task
+def total(numbers: list[int]) -> int:
+    note("start")
+    return sum(numbers)
+
+
+@agent_task
+def total_of_some(numbers: list[int | None]) -> str:
+    return repr(numbers)
+
+
+@agent_task(retry=POLICY)
+def number_after(plan: list[str], number: int) -> int:
+    """Meets the plan, and gives the number."""
+    _step(plan)
+    return number
+
+
+@agent_task
+def stamp_all(what: list[str]) -> int:
+    note("start")
+    return len(what)
+
+
+@agent_task
+def take_back(what: int) -> None:
+    note("took back", what)
+
+
+@agent_task(retry=POLICY)
+def starts_children(plan: list[str]) -> list[str]:
+    """Starts the same children in each attempt, and then meets the plan; gives their ids."""
+    job = current_job()
+    children: list[Job[Any]] = [job.enqueue(sleep.bind(0.0)), job.enqueue(add.bind(1), key="by its key")]
+    whole = job.enqueue(group([add.bind(1), add.bind(2)]).then(total))
+    _step(plan)
+    return [*(child.id for child in children), whole.id]
+
+
+@agent_task
+async def waits_with_children(seconds: float) -> None:
+    job = current_job()
+    await job.aenqueue(sleep_async.bind(seconds))
+    await job.aenqueue(sleep_async.options(delay=seconds).bind(seconds))
+    note("start")
+    await asyncio.sleep(seconds)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 pytest.importorskip("celery", reason="Celery is not installed")
 
+from amqp.basic_message import Message as AmqpContent  # noqa: E402
 from amqp.exceptions import PreconditionFailed  # noqa: E402  # after the check that Celery is there
 from kombu import Connection, Queue  # noqa: E402
 
 from queuekit import Settings  # noqa: E402
 from queuekit.adapters import BrokerAway  # noqa: E402
 from queuekit.adapters.celery import CeleryAdapter  # noqa: E402
+from queuekit.adapters.celery.transport import read_any_properties  # noqa: E402
 from queuekit.message import HEADER, Message, Publication  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
 from queuekit.testing.bench import WorkerBench  # noqa: E402
@@ -254,3 +257,32 @@ def test_a_job_that_runs_for_longer_than_rabbitmq_waits_for_an_acknowledgement(
         assert behind.result(timeout=30) == 2
         assert [one.outcome for one in long.info().attempts] == ["succeeded"], worker.said(said)
         assert "timed out" not in worker.said(said)
+
+
+# ---- what nobody of ours has sent ----------------------------------------------------------------------------------
+
+BODY_SIZE = (5).to_bytes(8, "big")
+BAD_PROPERTIES = {
+    "text that is no UTF-8": b"\x80\x00" + b"\x02\xff\xfe",
+    "a header of a kind that there is not": b"\x20\x00" + (4).to_bytes(4, "big") + b"\x01a?\x00",
+    "a moment of no calendar": b"\x20\x00" + (11).to_bytes(4, "big") + b"\x01aT" + b"\xff" * 8,
+    "cut short": b"\x20\x00" + (200).to_bytes(4, "big") + b"\x01a",
+    "too deep": b"\x20\x00" + (30_000 * 7).to_bytes(4, "big") + (b"\x01aF" + (0xFFFFFF).to_bytes(4, "big")) * 30_000,
+}
+
+
+@pytest.mark.parametrize("properties", BAD_PROPERTIES.values(), ids=BAD_PROPERTIES)
+def test_properties_that_cannot_be_read_are_those_of_a_message_without_any(properties: bytes) -> None:
+    """py-amqp raises for them, which would break the connection at each delivery of the message."""
+    frame = (2, 1, b"\x00\x3c\x00\x00" + BODY_SIZE + properties)
+    with pytest.raises(Exception):  # noqa: B017, PT011  # that is what it is about
+        AmqpContent().inbound_header(frame[2])
+    seen: list[Any] = []
+    connection = SimpleNamespace(on_inbound_frame=seen.append)
+    read_any_properties(connection)
+    for other in ((1, 1, b"x"), (2, 1, b"\x00\x3c\x00\x00" + BODY_SIZE + b"\x00\x00"), frame):
+        connection.on_inbound_frame(other)
+    assert seen[:2] == [(1, 1, b"x"), (2, 1, b"\x00\x3c\x00\x00" + BODY_SIZE + b"\x00\x00")]
+    read = AmqpContent()
+    read.inbound_header(seen[2][2])
+    assert (read.body_size, read.properties) == (5, {"content_type": "properties that cannot be read"})

@@ -211,7 +211,7 @@ def test_what_was_sent_is_what_arrives() -> None:
     message = fetched(json.dumps(sent()).encode())
     assert message.invalid == ""
     assert message.bell == publication().doorbell
-    assert (message.args, message.kwargs, message.redis_id) == ((1, "two"), {"c": [3]}, "r1")
+    assert (message.args, message.kwargs) == ((1, "two"), {"c": [3]})
 
 
 @pytest.mark.parametrize(
@@ -226,17 +226,14 @@ def test_what_was_sent_is_what_arrives() -> None:
         b"{}",
         b'{"options": 3}',
         pickle.dumps(sent()),
-        json.dumps(sent(options={})).encode(),
         json.dumps(sent(options={"redis_message_id": "r1", HEADER: "j1"})).encode(),
         json.dumps(sent(args="ab")).encode(),
         json.dumps(sent(kwargs=None)).encode(),
-        json.dumps(sent(options={**sent()["options"], "redis_message_id": 3})).encode(),
-        json.dumps(sent(options={**sent()["options"], "redis_message_id": "\ud800"})).encode(),
         json.dumps(
             sent(options={**sent()["options"], HEADER: {**sent()["options"][HEADER], "timeout": 1e300}})
         ).encode(),
     ],
-    ids=range(16),
+    ids=range(13),
 )
 def test_what_is_none_of_ours_is_said_and_never_raises(raw: bytes) -> None:
     message = fetched(raw)
@@ -295,7 +292,8 @@ class Stub:
             raise InvalidMessage("adopt is off")
         return Delivery(publication().doorbell, native["args"], native["kwargs"])
 
-    def quarantine(self, raw: str, reason: str) -> bool:
+    def quarantine(self, raw: str, reason: str, *, source: str) -> bool:
+        assert source == "queuekit.default.q.p0"
         self.quarantined.append((raw, reason))
         return self.takes
 
@@ -488,6 +486,18 @@ def test_publish_keeps_the_order_of_each_level(adapter: DramatiqAdapter) -> None
     assert [adapter.depth(f"dramatiq:q:{level}") for level in (0, 3, 6, 9)] == [5, 0, 0, 5]
 
 
+def test_what_is_waited_for_keeps_its_place(adapter: DramatiqAdapter) -> None:
+    broker, base = adapter.broker, adapter._queue("dramatiq:q:0").removesuffix(".p0")
+    assert isinstance(broker, Broker)
+    broker.wait([base], 0.05)
+    waiting = threading.Thread(target=broker.wait, args=([base], 60.0))
+    waiting.start()
+    adapter.publish([publication(id="j0"), publication(id="j1")])
+    waiting.join(20)
+    assert not waiting.is_alive()
+    assert [one["message_id"] for one in bodies(adapter)] == ["j0", "j1"]
+
+
 def test_the_global_encoder_has_no_say(adapter: DramatiqAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dramatiq.message.global_encoder", dramatiq.PickleEncoder())
     adapter.publish([publication()])
@@ -644,7 +654,7 @@ def test_a_failure_is_acknowledged_and_not_kept_by_dramatiq(
         prefix = broker.key(f"queuekit.{bench.app.settings.namespace}.default")
         client: Any = broker.client
         bench.until(lambda: not client.keys(f"{prefix}*"), "nothing of it is in the broker")
-    bench.until(lambda: "KeyError: 'a bug'" in worker.said(), "Dramatiq logs it")
+    bench.until(lambda: "KeyError: 'a bug'" in worker.said(), "its worker logs it")
     broker.close()
 
 

@@ -428,3 +428,34 @@ def test_jobs_that_run_past_the_consumer_timeout(
             assert "pika" not in worker.said()  # each step of each connection, otherwise
     finally:
         bench.close()
+
+
+# ---- what nobody of ours has sent ----------------------------------------------------------------------------------
+
+BAD_PROPERTIES = {
+    "a number that is none": b"\x20\x00" + (11).to_bytes(4, "big") + b"\x01ad" + b"\x7f\xf8" + bytes(6),
+    "a header of a kind that there is not": b"\x20\x00" + (4).to_bytes(4, "big") + b"\x01a?\x00",
+    "a moment of no calendar": b"\x20\x00" + (11).to_bytes(4, "big") + b"\x01aT" + b"\xff" * 8,
+    "cut short": b"\x20\x00" + (200).to_bytes(4, "big") + b"\x01a",
+}
+
+
+@pytest.mark.parametrize("properties", BAD_PROPERTIES.values(), ids=BAD_PROPERTIES)
+def test_properties_that_cannot_be_read_are_those_of_a_message_without_any(properties: bytes) -> None:
+    """pika raises for them, which would break the connection at each delivery of the message."""
+    from pika.frame import decode_frame
+
+    from queuekit.adapters.dramatiq.link import _Connection
+
+    payload = b"\x00\x3c\x00\x00" + (5).to_bytes(8, "big") + properties
+    data = b"\x02\x00\x01" + len(payload).to_bytes(4, "big") + payload + b"\xce"
+    with pytest.raises(Exception):  # noqa: B017, PT011  # that is what it is about
+        decode_frame(data)
+    connection = object.__new__(_Connection)
+    connection._frame_buffer = data + b"more"
+    consumed, header = connection._read_frame()
+    assert (consumed, header.channel_number, header.body_size) == (len(data), 1, 5)
+    assert header.properties.headers is None
+    connection._frame_buffer = b"\x01" + data[1:]
+    with pytest.raises(Exception):  # noqa: B017, PT011  # of a method there is nothing to make up
+        connection._read_frame()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
+import zlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -140,6 +142,57 @@ def test_nothing_is_imported_by_a_name_from_the_broker(queuekit_broker: Broker) 
     job.send_webhooks(JobStatus.FAILED)
 
 
+def test_what_becomes_larger_than_any_of_ours_is_not_decompressed(queuekit_broker: Broker) -> None:
+    bomb = zlib.compress(bytes(1 << 26))
+    with pytest.raises(InvalidMessage, match="takes 16777217 bytes or more"):
+        delivered(queuekit_broker, data=bomb)
+    with pytest.raises(InvalidMessage, match="takes 16777217 bytes or more"):
+        delivered(queuekit_broker, data=zlib.compress(zlib.compress(bytes(1 << 26), 0)))
+    job = delivered(queuekit_broker, exc_info=bomb, result=bomb)  # nobody looks at these
+    assert job.delivery().args == [1]
+
+
+@pytest.mark.parametrize("pool", ["worker", "simple"])
+def test_no_name_in_a_hash_is_imported_before_during_or_after_a_job(
+    queuekit_broker: Broker, tmp_path: Path, pool: str
+) -> None:
+    """Of a job of ours that runs and succeeds, and of one that fails: everywhere where RQ looks for a name."""
+    left = tmp_path / "imported"
+    (tmp_path / "rq_bomb.py").write_text(f"open({str(left)!r}, 'w').close()\ndef call(*args, **kwargs): pass\n")
+    name, data = "rq_bomb.call", json.dumps(["rq_bomb.call", None, [7], {}]).encode()
+    client = connect(queuekit_broker)
+    with App(Settings(**queuekit_broker.settings("rq"))).activate() as app:
+        good, bad = tasks.add.enqueue(1), tasks.without_policy.enqueue(["bug"])
+        names = "success_callback_name failure_callback_name stopped_callback_name func_name job_class queue_class"
+        names += " connection_class serializer exception_handlers worker_class dependency_id rate_limit_key group_id"
+        fields: dict[Any, Any] = {
+            **dict.fromkeys(names.split(), name),
+            "data": zlib.compress(data),
+            "retries_left": 3,
+            "repeats_left": 3,
+            "retry_intervals": "[0]",
+            "dependency_ids": json.dumps([name]),
+            "webhooks": json.dumps([{"url": "http://127.0.0.1:9/", "events": ["finished", "failed"]}]),
+        }
+        for job in (good, bad):
+            client.hset(f"rq:job:{job.id}", mapping=fields)
+            client.hset(f"rq:job:{job.id}:waiting", mapping=fields)
+            client.sadd(f"rq:job:{job.id}:dependents", f"{job.id}:waiting")
+        environ = {**queuekit_broker.environ("rq", pool=pool, tick=0.2), "PYTHONPATH": str(tmp_path)}
+        worker = WorkerProcess([tasks.__name__], {**environ, "QUEUEKIT_TEST_JOURNAL": str(tmp_path / "j")}, tmp_path)
+        try:
+            assert good.result(timeout=30) == 2
+            with pytest.raises(JobFailed):
+                bad.result(timeout=30)
+            after = tasks.add.enqueue(2)
+            assert after.result(timeout=30) == 3
+        finally:
+            worker.kill_all()
+        assert [len(job.info().attempts) for job in (good, bad, after)] == [1, 1, 1]
+        assert not left.exists(), worker.said()
+        app.close()
+
+
 def test_a_key_that_is_no_job_goes_to_quarantine_and_its_neighbour_is_handed_out(
     queuekit_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +204,7 @@ def test_a_key_that_is_no_job_goes_to_quarantine_and_its_neighbour_is_handed_out
         settings = Settings(backend="rq")
         stopping = threading.Event()
 
-        def quarantine(self, raw: str, reason: str) -> bool:
+        def quarantine(self, raw: str, reason: str, *, source: str) -> bool:
             self.aside.append(reason)
             return True
 
@@ -171,7 +224,7 @@ def test_a_key_that_is_no_job_goes_to_quarantine_and_its_neighbour_is_handed_out
 # ---- what RQ shows of a job ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["worker", "simple"])
+@pytest.fixture(params=["worker", "simple", "async"])
 def running(request: pytest.FixtureRequest, queuekit_broker: Broker, tmp_path: Path) -> Iterator[App]:
     environ = queuekit_broker.environ("rq", pool=request.param, tick=0.2)
     worker = WorkerProcess([tasks.__name__], {**environ, "QUEUEKIT_TEST_JOURNAL": str(tmp_path / "j")}, tmp_path)

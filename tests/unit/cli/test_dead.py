@@ -77,11 +77,12 @@ def test_a_dead_letter_is_shown_and_nothing_else(world: World) -> None:
 
 def test_the_quarantine_is_listed(world: World) -> None:
     for number in range(230):
-        world.store.quarantine(f"raw {number}\tx\x1b", f"reason {number}")
+        world.store.quarantine(f"raw {number}\tx\x1b", f"reason {number}", source="queuekit.app.default")
     first, *_ = world.lines("dead", "list", "--quarantine", "-n", "205")
-    assert first[1:] == ["10", "reason 229", "raw 229 x\\x1b"]
+    assert first[1:] == ["10", "queuekit.app.default", "reason 229", "raw 229 x\\x1b"]
     rows = world.json("dead", "list", "--quarantine", "-n", "205")
     assert (len(rows), rows[0]["raw"], rows[0]["bytes"]) == (205, "raw 229\tx\x1b", 10)
+    assert set(rows[0]) == {"when", "bytes", "source", "reason", "raw"}
     assert world.run("dead", "list", "--quarantine", "--task", "x").exit_code == 2
     code, lines = on_terminal(world.environ, "dead", "list", "--quarantine", "-n", "1")
     assert code == 0

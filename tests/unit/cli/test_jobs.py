@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ from cli_world import on_terminal
 
 from queuekit.message import Message
 from queuekit.store import NewJob
+from queuekit.store.ends import write_end
 
 if TYPE_CHECKING:
     from cli_world import World
@@ -265,6 +268,64 @@ def test_retry_on_another_engine(world: World, command: str) -> None:
     assert world.message("a").backend == "dramatiq"
     assert [Message.open(one.message).id for one in world.store.take_lost("dramatiq:mail:9", 10)] == ["a"]
     assert world.store.take_lost("rq:mail:9", 10) == []
+
+
+def test_a_job_is_followed_until_it_has_ended(world: World) -> None:
+    world.new("a", "running")
+    world.store.progress("a", "a", '[1,4,"page\\tone"]')
+    assert re.search(r"progress +1 of 4: page +one", world.run("jobs", "show", "a").stdout)
+    assert world.json("jobs", "show", "a")[0]["progress"]["done"] == 1
+
+    def end() -> None:
+        time.sleep(0.7)
+        world.store.progress("a", "a", '[4,4,"all"]')
+        time.sleep(0.7)
+        world.store.fail("a", "a", write_end("failed"), "why")
+
+    ender = threading.Thread(target=end)
+    ender.start()
+    result = world.run("jobs", "show", "a", "--follow")
+    ender.join()
+    assert result.exit_code == 1
+    assert "job a failed: why" in result.stderr
+    assert [line.split("\t")[1:] for line in result.stdout.splitlines()] == [
+        ["running", "1", "1", "4", "page one"],
+        ["running", "1", "4", "4", "all"],
+        ["failed", "1", "4", "4", "all"],
+    ]
+    world.new("b", "succeeded")
+    (row,) = world.json("jobs", "show", "b", "--follow")
+    assert (row["status"], row["done"]) == ("succeeded", None)
+    assert world.run("jobs", "show", "nobody", "--follow").exit_code != 0
+
+
+def test_a_bar_of_its_progress(world: World) -> None:
+    world.new("a", "running")
+    world.store.progress("a", "a", '[3,4,"page three"]')
+    world.store.finish("a", "a", write_end("succeeded"), "1")
+    code, lines = on_terminal(world.environ, "jobs", "show", "a", "--follow")
+    assert code == 0
+    plain = [re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", line) for line in lines]
+    assert any(re.search(r"succeeded .*━.* 3/4 .* page three", line) for line in plain), plain
+
+
+@pytest.mark.parametrize("group", ["jobs", "dead"])
+def test_steps_are_shown_and_kept_by_a_retry_or_not(world: World, group: str) -> None:
+    world.new("a", "running")
+    world.store.keep_step("a", "a", "plan#0", 1, "1", 100)
+    world.store.begin_step("a", "a", "pay:7", None)
+    shown = world.json("jobs", "show", "a")[0]["steps"]
+    assert [(one["name"], one["finished"], one["attempt"]) for one in shown] == [
+        ("plan#0", True, 1),
+        ("pay:7", False, 1),
+    ]
+    assert re.search(r"steps +plan#0, pay:7 \(begun\)", world.run("jobs", "show", "a").stdout)
+    world.store.fail("a", "a", write_end("failed"), "why")
+    world.run(group, "retry", "a")
+    assert set(world.store.steps("a") or ()) == {"plan#0", "pay:7"}
+    world.store.cancel("a", "why")
+    world.run(group, "retry", "a", "--anew")
+    assert (world.status("a"), world.store.steps("a")) == ("queued", {})
 
 
 def test_what_cannot_be_retried_is_said_and_the_others_are(world: World) -> None:

@@ -101,13 +101,15 @@ def test_it_says_that_it_does_not_stream(endpoint: Endpoint) -> None:
     ("method", "path", "body", "status"),
     [
         ("GET", "/rq/v1/models", None, 404),
-        ("POST", "/rq/v1/embeddings", "{}", 404),
+        ("POST", "/rq/v1/completions", "{}", 404),
+        ("POST", "/rq/v1/embeddings", "{}", 400),
+        ("POST", "/rq/v1/embeddings", '{"input": 1}', 400),
         ("POST", "/rq/v1/chat/completions", "{", 400),
         ("POST", "/rq/v1/chat/completions", "[]", 400),
         ("POST", "/rq/v1/chat/completions", '{"messages": [1]}', 400),
     ],
 )
-def test_what_is_no_chat_completion_is_refused_in_openais_words(
+def test_what_it_does_not_know_is_refused_in_openais_words(
     endpoint: Endpoint, method: str, path: str, body: str | None, status: int
 ) -> None:
     host = endpoint.url("rq").split("/")[2]
@@ -117,6 +119,31 @@ def test_what_is_no_chat_completion_is_refused_in_openais_words(
     assert answer.status == status
     assert json.loads(answer.read())["error"]["message"]
     connection.close()
+
+
+def embed(endpoint: Endpoint, *texts: str) -> list[list[float]]:
+    with openai.OpenAI(api_key="demo", base_url=endpoint.url("rq"), max_retries=0, timeout=30) as client:
+        answer = client.embeddings.create(
+            model="stand-in", input=list(texts), extra_headers={"X-Client-Request-Id": "texts"}
+        )
+    return [one.embedding for one in answer.data]
+
+
+def test_texts_that_have_words_in_common_have_vectors_near_each_other(endpoint: Endpoint) -> None:
+    fox, foxes, tax, nothing = embed(endpoint, TEXT, f"{TEXT} And so on.", "Payment is due in March.", "")
+    near, far = (sum(a * b for a, b in zip(fox, other, strict=True)) for other in (foxes, tax))
+    assert 1 > near > 0.95 > far
+    assert nothing == [0.0] * len(fox)
+    assert endpoint.calls["rq", "texts"] == 1
+
+
+def test_a_vector_meets_the_failures_of_its_document(endpoint: Endpoint) -> None:
+    document = with_first_failure(endpoint.plan, Category.overloaded)
+    with (
+        openai.OpenAI(api_key="demo", base_url=endpoint.url("rq"), max_retries=0) as client,
+        pytest.raises(openai.InternalServerError),
+    ):
+        client.embeddings.create(model="stand-in", input=TEXT, extra_headers={"X-Client-Request-Id": document})
 
 
 def test_a_call_that_is_left_without_an_answer_does_not_hold_up_the_end() -> None:

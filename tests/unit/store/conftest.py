@@ -6,13 +6,12 @@ with QUEUEKIT_TEST_REQUIRE_SERVICES=1 they fail instead.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
-from store_world import World
+from store_world import World, binary_of
 
-from queuekit.testing.servers import RedisServer, find_server
+from queuekit.testing.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,15 +19,6 @@ if TYPE_CHECKING:
 
 REDIS_KINDS = ("redis:valkey", "redis:redis")
 KINDS = ("memory", *REDIS_KINDS)
-
-
-def binary_of(kind: str) -> Path:
-    try:
-        return find_server(kind.partition(":")[2])
-    except LookupError as missing:
-        if os.environ.get("QUEUEKIT_TEST_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"{kind}: {missing}")
-        pytest.skip(f"{kind}: {missing}")
 
 
 @pytest.fixture(scope="session")

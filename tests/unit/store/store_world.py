@@ -7,15 +7,18 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import redis
 
 from queuekit.store import Claimed, IfEnded, NewJob, Query
 from queuekit.store.ends import write_end
 from queuekit.store.memory import MemoryStore
 from queuekit.store.redis import RedisStore
+from queuekit.testing.servers import find_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from typing import Self
 
     from queuekit.job import Record
@@ -28,6 +31,15 @@ OUTBOX = 5.0
 START = 1_700_000_000_000  # ms
 
 _namespaces = (f"t{os.getpid()}-{number}" for number in itertools.count())
+
+
+def binary_of(kind: str) -> Path:
+    try:
+        return find_server(kind.partition(":")[2])
+    except LookupError as missing:
+        if os.environ.get("QUEUEKIT_TEST_REQUIRE_SERVICES") == "1":
+            pytest.fail(f"{kind}: {missing}")
+        pytest.skip(f"{kind}: {missing}")
 
 
 def list_all(world: World, n: int = 3, **query: Any) -> list[Listed]:

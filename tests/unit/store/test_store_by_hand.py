@@ -8,7 +8,7 @@ import pytest
 from store_world import AGAIN, BACK, BAD, LEASE, OK, R
 
 from queuekit.job import JobStatus
-from queuekit.store import Busy, Cancelled, Claimed, Taken
+from queuekit.store import MOST_SAID, Busy, Cancelled, Claimed, Taken
 
 if TYPE_CHECKING:
     from store_world import World
@@ -209,3 +209,24 @@ def test_the_newest_of_the_quarantine_come_first(world: World) -> None:
         ("raw|1", "why|1", world.now - 2),
     ]
     assert len(world.store.quarantined(10)) == 3
+
+
+def test_the_quarantine_says_where_a_message_came_from(world: World) -> None:
+    world.store.quarantine("raw|7,3|ü", "why, 12|3", source="a.queue|ü")
+    world.store.quarantine("", "", source="")
+    assert [(kept.raw, kept.reason, kept.source) for kept in world.store.quarantined(5)] == [
+        ("", "", ""),
+        ("raw|7,3|ü", "why, 12|3", "a.queue|ü"),
+    ]
+
+
+def test_a_reason_that_quotes_the_message_is_cut(world: World) -> None:
+    world.store.quarantine("raw", "x" * 100_000, source="y" * 100_000)
+    (kept,) = world.store.quarantined(5)
+    assert (kept.raw, kept.reason, kept.source) == ("raw", "x" * MOST_SAID, "y" * MOST_SAID)
+
+
+def test_what_was_put_aside_before_sources_were_kept_is_read(redis_world: World) -> None:
+    redis_world.raw.lpush(f"{redis_world.prefix}quarantine", f"{redis_world.clock.ms}|3|why{{raw}}")
+    (kept,) = redis_world.store.quarantined(5)
+    assert (kept.raw, kept.reason, kept.source) == ("{raw}", "why", "")

@@ -79,7 +79,7 @@ def test_when_all_has_expired_nothing_is_left(world: World) -> None:
                 case "lost":
                     world.run(id, f"t-{id}", worker="gone", on_lost=plan(None))
                 case "late":
-                    world.run(id, f"t-{id}", timeout=5.0, on_limit=plan(None))
+                    world.run(id, f"t-{id}", worker="slow", timeout=5.0, on_limit=plan(None))
                 case "again":
                     world.run(id, f"t-{id}")
                     world.store.retry(id, f"t-{id}", AGAIN, 1.0, "s")
@@ -96,7 +96,8 @@ def test_when_all_has_expired_nothing_is_left(world: World) -> None:
         world.store.quarantine(f"raw{number}", "why")
         world.store.mark(R, 0)
     assert len(world.store.purge("rq:x:0", 100, "why")) == 5
-    world.tick(2 * LEASE, beat=["w"])
+    world.tick(2 * LEASE, beat=["w", "slow"])
+    assert len(world.store.leave("slow")) == 5
     assert all(one.status in {"succeeded", "failed", "cancelled"} for one in list_all(world))
     assert world.store.leave("w") == []
     for _ in range(40):
@@ -139,7 +140,7 @@ def test_the_quarantine_keeps_the_newest_up_to_a_number(world: World) -> None:
 
 
 def test_and_up_to_a_number_of_bytes(world: World) -> None:
-    size = len(f"{world.clock.ms}|3|why")
+    size = len(f"{world.clock.ms}|3,0|why")
     world.use(quarantine_bytes=3 * (size + 10))
     for number in range(9):
         world.store.quarantine(f"{number}" * 10, "why")

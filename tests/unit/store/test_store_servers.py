@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from store_world import binary_of
 
-from conftest import binary_of
 from queuekit.testing.servers import RedisServer, find_server
 
 if TYPE_CHECKING:

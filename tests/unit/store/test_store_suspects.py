@@ -210,5 +210,8 @@ def test_a_time_limit_makes_none(world: World) -> None:
     world.settle("w")
     world.new("a")
     world.run("a", timeout=5.0, on_limit=plan(0.0, outcome="retried"))
-    assert world.tick(5.0, beat=["w"]) == [("a", "time_limit")]
+    world.new("b")
+    world.run("b", "t-b")
+    world.advance(5.0)
+    assert sorted(world.store.leave("w")) == ["a", "b"]
     assert (world.get("a").suspect, world.get("a").attempts()[0].company) == (0, 0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from store_world import LEASE, R, World
+from store_world import LEASE, OK, R, World
 
-from queuekit.job import RECORD_VERSION, JobStatus
-from queuekit.store import Claimed, Unreadable
+from queuekit.job import JOINED_VERSION, RECORD_VERSION, JobStatus
+from queuekit.store import Claimed, FlowJob, NewFlow, NewJob, Unreadable
 
-LATER = RECORD_VERSION + 1
+LATER = JOINED_VERSION + 1
 
 
 @pytest.fixture
@@ -127,3 +127,19 @@ def test_a_claim_of_a_job_that_was_handed_back_is_answered_like_any_other(world:
     assert isinstance(
         world.claim(worker="w2", token="t2") if world.store.beat("w2", start=True).alive else None, Claimed
     )
+
+
+def test_only_jobs_whose_end_means_something_for_others_are_of_the_later_version(world: World) -> None:
+    """So that a worker of before, which would not see to the others, hands them back."""
+    world.new()
+    world.run()
+    assert world.get().version == RECORD_VERSION
+    world.new("child", parent=("j", "t1"))
+    assert (world.get().version, world.get("child").version) == (JOINED_VERSION, RECORD_VERSION)
+    flow = NewFlow("f", "t", 1, near="a")
+    step = NewJob("a", '{"id":"a"}', "d", R, "", 60.0)
+    assert world.store.create_flow(flow, [FlowJob(step)]) == []
+    assert world.get("a").version == JOINED_VERSION
+    assert world.store.start_flow(flow).said == "started"
+    world.run("a", "ta", pseq=3)
+    assert world.store.finish("a", "ta", OK, None)

@@ -78,7 +78,8 @@ def test_a_beat_gives_the_cancels(world: World) -> None:
         world.run(id, f"t-{id}")
     world.store.cancel("b", "why")
     assert world.store.beat("w").cancels == ("b",)
-    assert world.store.beat("w").cancels == ("b",)  # until it has ended
+    beat = world.store.beat("w")  # until it has ended
+    assert (beat.cancels, beat.cancelled) == (("b",), (beat.processes[0],))
     world.store.cancelled("b", "t-b", OK, "why")
     assert world.store.beat("w").cancels == ()
 
@@ -148,29 +149,72 @@ def test_reaped_jobs_of_many_workers(world: World) -> None:
     assert sorted(first + world.store.reap(100)) == [(f"j{number}", "lost") for number in range(5)]
 
 
+@pytest.mark.parametrize("how", ["beat", "leave", "reap"])
 @pytest.mark.parametrize(("delay", "status"), [(4.0, JobStatus.retrying), (None, JobStatus.failed)])
-def test_an_attempt_over_its_deadline_ends_though_its_worker_lives(
-    world: World, delay: float | None, status: JobStatus
+def test_an_attempt_over_its_limit_ends_with_its_process_and_by_that_limit(
+    world: World, delay: float | None, status: JobStatus, how: str
 ) -> None:
+    """Not before: its code may still run."""
     world.settle("w")
     world.new("j")
-    world.run("j", timeout=5.0, on_limit=plan(delay, "limit once", outcome="failed", reason="over 5 s"))
+    world.run("j", timeout=5.0, on_limit=plan(delay, "limit once", outcome="failed", reason="over 5 s"), process="7:7")
     assert world.tick(4.999, beat=["w"]) == []
-    assert world.tick(0.001, beat=["w"]) == [("j", "time_limit")]
+    assert world.store.beat("w").over == ()
+    world.advance(0.001)
+    assert world.store.beat("w").over == (("j", "7:7"),)
+    assert world.tick(3 * LEASE, beat=["w"]) == []
+    match how:
+        case "beat":
+            assert world.store.beat("w", dead=["7:7"]) == Beat(alive=True, lost=("j",))
+        case "leave":
+            assert world.store.leave("w") == ["j"]
+        case "reap":
+            assert world.tick(LEASE) == [("j", "time_limit")]
     record = world.get("j")
     assert (record.status, record.due) == (status, None if delay is None else world.now + 4)
     assert record.attempts()[0].reason == "over 5 s"
+    assert (record.suspect, record.attempts()[0].company) == (0, 0)
     assert world.store.finish("j", "t1", OK, "late") is False
-    assert world.store.beat("w") == Beat(alive=True)
-    assert world.tick(LEASE, beat=["w"]) == []
 
 
-def test_an_attempt_that_ended_in_time_has_no_deadline(world: World) -> None:
+def test_a_process_that_died_within_the_limit_was_lost(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", timeout=5.0, process="7:7")
+    world.advance(4.999)
+    assert world.store.beat("w", dead=["7:7"]).lost == ("j",)
+    assert (world.get("j").attempts()[0].outcome, world.get("j").suspect) == ("lost", 1)
+
+
+def test_a_machine_that_died_within_the_limit_is_not_over_it_when_its_lease_has_passed(world: World) -> None:
+    world.settle("w")
+    world.new("j")
+    world.run("j", timeout=1.0)
+    world.tick(0.5, beat=["w"])
+    assert world.tick(LEASE) == [("j", "lost")]
+
+
+@pytest.mark.parametrize("how", ["beat", "leave"])
+def test_a_process_found_dead_was_not_over_its_limit_for_that(world: World, how: str) -> None:
+    """Its steward was still starting: on a busy machine that takes longer than the limit of a job that crashed."""
+    world.settle("w")
+    world.new("j")
+    world.run("j", timeout=1.0, process="7:7")
+    world.advance(2.0)
+    if how == "beat":
+        assert world.store.beat("w", found=["7:7"]).lost == ("j",)
+    else:
+        assert world.store.leave("w", seen=False) == ["j"]
+    assert (world.get("j").attempts()[0].outcome, world.get("j").suspect) == ("lost", 1)
+
+
+def test_an_attempt_that_ended_in_time_has_no_limit(world: World) -> None:
     world.settle("w")
     world.new("j")
     world.run("j", timeout=5.0)
     world.store.finish("j", "t1", OK, None)
     assert world.tick(LEASE, beat=["w"]) == []
+    assert world.store.beat("w").over == ()
 
 
 def test_an_attempt_is_reaped_once_though_both_its_times_have_passed(world: World) -> None:
@@ -181,16 +225,6 @@ def test_an_attempt_is_reaped_once_though_both_its_times_have_passed(world: Worl
     assert len(world.get("j").runs) == 1
 
 
-def test_deadlines_are_reaped_in_order_and_no_more_than_asked_for(world: World) -> None:
-    world.settle("w")
-    for id, timeout in [("c", 3.0), ("a", 1.0), ("b", 2.0)]:
-        world.new(id)
-        world.run(id, f"t-{id}", timeout=timeout)
-    world.advance(5)
-    assert world.store.reap(2) == [("a", "time_limit"), ("b", "time_limit")]
-    assert world.store.reap(2) == [("c", "time_limit")]
-
-
 def test_a_job_to_be_cancelled_ends_as_cancelled_when_its_attempt_is_lost(world: World) -> None:
     world.settle()
     for id, timeout in [("lost", None), ("limit", 3.0), ("left", None)]:
@@ -198,7 +232,8 @@ def test_a_job_to_be_cancelled_ends_as_cancelled_when_its_attempt_is_lost(world:
         world.run(id, f"t-{id}", timeout=timeout, worker=f"w-{id}")
         world.store.cancel(id, "not wanted")
     assert world.store.leave("w-left") == ["left"]
-    assert world.tick(LEASE, beat=["w-limit"]) == [("limit", "time_limit"), ("lost", "lost")]
+    assert world.tick(LEASE, beat=["w-limit"]) == [("lost", "lost")]
+    assert world.store.leave("w-limit") == ["limit"]
     for id in ("lost", "limit", "left"):
         assert (world.get(id).status, world.get(id).reason) == (JobStatus.cancelled, "not wanted")
 
@@ -219,19 +254,20 @@ def test_the_first_tick_of_all_is_no_discontinuity(world: World) -> None:
 def test_nothing_is_reaped_for_a_lease_when_nobody_has_ticked(world: World) -> None:
     world.settle("w")
     world.new("j")
-    world.run("j", timeout=1.0)
+    world.run("j", worker="gone")
     world.clock.ms += int(LEASE * 1000) // 3 + 1  # nobody could: whoever did not beat may not have been able to either
     assert world.store.reap(100) == []
-    assert world.tick(LEASE - 0.001, beat=["w"]) == []
-    assert world.tick(0.001, beat=["w"]) == [("j", "time_limit")]
+    assert world.tick(LEASE - 0.001) == []
+    assert world.tick(0.001) == [("j", "lost")]
 
 
 def test_a_third_of_a_lease_without_a_tick_is_no_discontinuity(world: World) -> None:
     world.settle("w")
     world.new("j")
-    world.run("j", timeout=1.0)
+    world.run("j", worker="gone")
+    world.tick(LEASE * 0.7)
     world.clock.ms += int(LEASE * 1000) // 3
-    assert world.store.reap(100) == [("j", "time_limit")]
+    assert world.store.reap(100) == [("j", "lost")]
 
 
 def test_a_clock_that_jumps_forward_costs_no_living_worker_its_lease(world: World) -> None:

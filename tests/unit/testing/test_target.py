@@ -46,6 +46,17 @@ def test_the_rest_can_be_asked_for() -> None:
         names("engine-three")
 
 
+def test_the_pool_async_stands_beside_the_pools_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, async_pool = Pool("own", True, True, True, True), Pool("async", False, False, True, True, brokers=("redis",))
+    has = Capabilities(pools=(own, async_pool), default_pool="own", brokers=("redis", "rabbitmq"))
+    monkeypatch.setattr(Adapter, "capabilities", has)
+    assert names() == ["engine", "engine-rabbitmq", "engine-async"]
+    assert names("engine") == ["engine"]
+    has.check_pool("async", backend="engine", broker="redis")
+    with pytest.raises(ConfigError, match=r"takes messages from redis.*choose the pool own"):
+        has.check_pool("async", backend="engine", broker="rabbitmq")
+
+
 def test_a_gap_is_of_a_pool_of_a_broker_or_of_all() -> None:
     one, rabbit, two = target.find_targets()
     assert [found.gap("C1") for found in (one, rabbit, two)] == [None, None, "of the pool"]

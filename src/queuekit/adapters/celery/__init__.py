@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
 
-from queuekit.adapters import Capabilities, Pool
+from queuekit.adapters import ASYNC, Capabilities, Pool
 from queuekit.adapters.celery.broker import Broker
 from queuekit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from queuekit.adapters import findings
     from queuekit.adapters.celery.check import Finding
     from queuekit.adapters.report import Row
     from queuekit.app import App
@@ -62,13 +63,14 @@ class CeleryAdapter:
             Pool("prefork", processes=True, interrupts_sync=True, shared_loop=True, concurrent=True),
             Pool("threads", processes=False, interrupts_sync=False, shared_loop=True, concurrent=True),
             Pool("solo", processes=False, interrupts_sync=True, shared_loop=True, concurrent=False),
+            Pool(ASYNC, False, False, shared_loop=True, concurrent=True, brokers=("redis",), caps=("redis",)),
         ),
         default_pool="prefork",
         brokers=("redis", "rabbitmq"),
         refused=dict.fromkeys(
             ("gevent", "eventlet"),
             "its green threads share one system thread, so that a time limit cannot be raised in one job and not in "
-            "another. For many jobs that wait make the task async: all of a process share one loop",
+            "another. For many jobs that wait make the task async, and choose the pool `async`",
         ),
     )
 
@@ -113,6 +115,9 @@ class CeleryAdapter:
     def publish(self, publications: Sequence[Publication]) -> None:
         self.broker.publish(publications)
 
+    def wire(self, publication: Publication) -> list[tuple[str, ...]] | None:
+        return self.broker.wire(publication)
+
     def depth(self, route: str) -> int | None:
         return self.broker.depth(route)
 
@@ -126,6 +131,11 @@ class CeleryAdapter:
         from queuekit.adapters.celery.compile import compile_rows
 
         return compile_rows(self, task, pool, rows)
+
+    def diagnose(self, tasks: Sequence[Task[..., Any, Any]]) -> Iterator[findings.Finding]:
+        from queuekit.adapters.celery.diagnose import diagnose
+
+        return diagnose(self)
 
     def run_worker(self, worker: Worker) -> int:
         from queuekit.adapters.celery.worker import run

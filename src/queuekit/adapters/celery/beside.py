@@ -21,12 +21,14 @@ from celery import bootsteps, signals
 from celery.backends.base import DisabledBackend
 from celery.worker import state
 
+from queuekit.adapters import ASYNC
 from queuekit.adapters.celery.check import check
 from queuekit.adapters.celery.gate import Gate
 from queuekit.adapters.celery.installing import installed
 from queuekit.adapters.celery.link import Link
 from queuekit.adapters.celery.tasks import UNKNOWN, DoorbellTask, compile_task
 from queuekit.errors import ConfigError
+from queuekit.worker import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from queuekit.adapters.celery import CeleryAdapter
     from queuekit.worker import Worker
 
-__all__ = ["Around", "Companion", "Feed", "Served", "prepare", "running_children", "select_native"]
+__all__ = ["Around", "Companion", "Feed", "Served", "prepare", "running_children", "select_native", "wait_for_others"]
 
 log = logging.getLogger("queuekit.celery")
 
@@ -42,10 +44,14 @@ POOLS: Final = {
     "celery.concurrency.prefork": "prefork",
     "celery.concurrency.thread": "threads",
     "celery.concurrency.solo": "solo",
+    "queuekit.adapters.celery.aio": ASYNC,
 }
 HAND_BACK: Final = signal.SIGQUIT  # tells a child that the grace of its job is over
 HANDING_BACK: Final = 2.0  # seconds that user code has to end then
+LEAVING: Final = 2.0  # seconds after that at which the process ends, where no native task runs
 WATCH: Final = 0.5  # seconds
+WAIT: Final = 0.1  # seconds between two looks whether a drained worker's last jobs have ended
+ACKNOWLEDGED: Final = 1.5  # seconds for Celery's last words about them, and to take nothing more
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class Companion(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
         pool = POOLS.get(getattr(w.pool_cls, "__module__", ""))
         if pool is None:
             return f"queuekit runs in Celery's pools {', '.join(POOLS.values())}, and not in {w.pool_cls}"
+        if pool == ASYNC:
+            return f"the pool {ASYNC} is run by `queuekit worker --pool {ASYNC}`, with this app handed in"
         if not w.use_eventloop:
             return "the app's broker transport has no event loop, which queuekit's connection needs"
         return "; ".join(str(finding) for finding in check(w.app) if finding.fatal)
@@ -89,7 +97,10 @@ class Companion(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
         ours = installed[w.app]
         adapter = cast("CeleryAdapter", ours.adapter)
         selected = select_native(w.app, adapter)
-        worker = ours.worker(queues=selected, pool=POOLS[w.pool_cls.__module__])
+        pool = POOLS[w.pool_cls.__module__]
+        worker = ours.worker(queues=selected, pool=pool)
+        worker.at_a_time = 1 if pool == "solo" else None  # the app may scale its pool
+        worker.check_caps()
         prepare(w.app, adapter, worker, Around(worker))
         w.queuekit = Served(adapter, worker)
         return worker
@@ -104,6 +115,11 @@ class Companion(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
 
     def stop(self, parent: Any) -> None:
         signals.worker_shutting_down.disconnect(self._on_shutdown)
+        if self._grace is not None and threading.current_thread() is threading.main_thread():
+            # The process ends, and its interpreter takes its handlers back: a third signal would be a crash.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.worker.drained.is_set():
+            parent.exitcode = self.worker.exit_code
 
     terminate = stop
 
@@ -121,13 +137,34 @@ class Companion(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
         worker.stopping.set()
         _told[0] = 1
         log.info("stopping: no new jobs, and %g s for the running ones", grace)
-        time.sleep(grace)
+        if worker.drained.is_set() and grace:
+            wait_for_others(worker, threading.Event())
+        else:
+            time.sleep(grace)
         for pid in running_children():
             with suppress(ProcessLookupError):
                 os.kill(pid, HAND_BACK)
         worker.execution.interrupt_running()
         time.sleep(HANDING_BACK)
         worker.execution.release_running("the worker stopped, and the task went on")
+        time.sleep(LEAVING)
+        for pid in running_children():  # C code, which lets no thread of its process hand anything back
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # A thread that sits in a blocking call would keep the process. Native tasks may: they are waited for.
+        if _native_left():
+            while _native_left():
+                time.sleep(WATCH)
+            time.sleep(LEAVING)
+        leave(worker.exit_code)
+
+
+def _native_left() -> bool:
+    """Whether a native task runs, or waits for a process or thread that it was received for."""
+    try:
+        return any(not isinstance(one.task, DoorbellTask) for one in tuple(state.reserved_requests))
+    except RuntimeError:  # the set has changed meanwhile
+        return True
 
 
 _told = mmap(-1, 1)  # shared with the children: 1 when the worker has been told to stop
@@ -193,16 +230,31 @@ class Feed(bootsteps.StartStopStep):  # type: ignore[misc]
                 c.task_consumer.cancel_by_queue(queue.name)
         if self._link is not None:
             self._link.close()
+            self._link = None
         limits = (c.controller.time_limit, c.controller.soft_time_limit)
+        pool = POOLS[c.controller.pool_cls.__module__]
+        gate = Gate(
+            c.app.tasks,
+            adopt=served.adapter.settings.adopt,
+            limits=limits,
+            most=served.adapter.settings.doorbell_limit,
+        )
+        deliver = c.create_task_handler() if pool != ASYNC else None
+        if deliver is None:
+            jobs = c.pool.attach(c, served.worker)
+            if broker.is_redis and not served.adapter.settings.adopt:
+                jobs.fetch_from(broker, gate)
+                return
+            deliver = jobs.deliver
         self._link = Link(
             broker,
             served.worker,
-            Gate(c.app.tasks, adopt=served.adapter.settings.adopt, limits=limits),
+            gate,
             served.worker.queues,
             hub=c.hub,
-            deliver=c.create_task_handler(),
+            deliver=deliver,
             slots=lambda: max(1, c.pool.num_processes),
-            heartbeat=POOLS[c.controller.pool_cls.__module__] != "solo",
+            heartbeat=pool != "solo",
         )
         # Not before the loop runs: the pool takes nothing until then.
         c.hub.call_soon(self._link.open)
@@ -218,6 +270,15 @@ class Feed(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 # ---- shared with `queuekit worker` ---------------------------------------------------------------------------------
+
+
+def wait_for_others(worker: Worker, hurry: threading.Event) -> None:
+    """In a worker that is drained: until all that run beside what is stuck have ended and were
+    acknowledged, for the grace, or until `hurry` is set."""
+    until = time.monotonic() + worker.settings.grace
+    quiet = 0.0
+    while quiet < ACKNOWLEDGED and time.monotonic() < until and not hurry.wait(WAIT):
+        quiet = quiet + WAIT if worker.execution.only_stuck else 0.0
 
 
 def running_children() -> list[int]:

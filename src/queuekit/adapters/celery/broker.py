@@ -5,10 +5,12 @@ Celery's producer pool waits for a broker as long as it takes to come back; an e
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
 import time
+import uuid
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -38,6 +40,7 @@ BACKSTOP: Final = 5.0  # seconds over its limit after which Celery kills a prefo
 BATCH: Final = 500
 LEVEL: Final = ":"  # between a queue's name, in which it cannot be, and its priority level
 REPR: Final = 1024  # characters of the arguments that monitors are shown
+SEP: Final = "\x06\x16"  # kombu's, between a queue's name and a priority that is not 0
 HEALTH: Final = 5  # seconds between two looks at the connection that waits for messages
 # The pool solo runs jobs in the loop that would send AMQP's heartbeats, and has none: the system asks the other side,
 # after so many seconds, three times. py-amqp's own settings take 150 s.
@@ -92,6 +95,7 @@ class Broker:
         assert settings.broker_url is not None
         self.settings = settings
         self.is_redis = not settings.broker_url.startswith("amqp")
+        self._named: dict[str, Queue] = {}  # kombu takes longer to make one than to send a message to it
         self._idle: deque[_Link] = deque()
         self._pid = os.getpid()
         self._parents: deque[_Link] | None = None
@@ -113,8 +117,12 @@ class Broker:
         full = self.prefix + name
         if self.queue_per_level and bucket(level):
             full += f"{LEVEL}{bucket(level)}"
-        quorum = {"x-queue-type": "quorum"} if not self.is_redis and self.settings.amqp_queues == "quorum" else None
-        return Queue(full, Exchange(full, "direct"), routing_key=full, queue_arguments=quorum)
+        found = self._named.get(full)
+        if found is None:
+            quorum = {"x-queue-type": "quorum"} if not self.is_redis and self.settings.amqp_queues == "quorum" else None
+            found = Queue(full, Exchange(full, "direct"), routing_key=full, queue_arguments=quorum)
+            self._named[full] = found
+        return found
 
     def queues(self, name: str) -> list[Queue]:
         """All that a worker consumes for it, the highest level first."""
@@ -155,9 +163,10 @@ class Broker:
     @property
     def ssl(self) -> Any:
         """Certificates are checked, unless the URL says otherwise: kombu by itself does not."""
-        scheme, _, rest = (self.settings.broker_url or "").partition("://")
-        if scheme == "amqps":
-            return {"server_hostname": None}  # for kombu: the one of the URL
+        url = self.settings.broker_url or ""
+        scheme, _, rest = url.partition("://")
+        if scheme == "amqps":  # kombu takes 127.0.0.1 for localhost, which is the name of no certificate
+            return {"server_hostname": urlsplit(url).hostname}
         return {"ssl_cert_reqs": "required"} if scheme == "rediss" and "ssl_cert_reqs" not in rest else None
 
     def transport_options(self, timeout: float) -> dict[str, Any]:
@@ -251,7 +260,7 @@ class Broker:
         body = json.dumps([args, kwargs, EMBED])
         if '"__type__"' in body:
             # kombu's JSON reads objects out of such dictionaries. The arguments of the record are not touched by it.
-            args, kwargs, header["private"] = ["(in the record)"], {}, True
+            args, kwargs, header = ["(in the record)"], {}, dict(publication.header(hidden=True))
             body = json.dumps([args, kwargs, EMBED])
         level = split_route(message.route)[2]
         headers = {
@@ -281,6 +290,30 @@ class Broker:
             "headers": headers,
         }
         return self.queue(message.queue, level), body, options
+
+    def wire(self, publication: Publication) -> list[tuple[str, ...]] | None:
+        """What kombu's Redis transport sends for it; it takes four times as long over it."""
+        if not self.is_redis:
+            return None
+        queue, body, options = self._native(publication)
+        level = options["priority"]
+        properties = {
+            "correlation_id": options["correlation_id"],
+            "reply_to": "",
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue.name},
+            "priority": level,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        }
+        envelope = {
+            "body": base64.b64encode(body.encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": options["headers"],
+            "properties": properties,
+        }
+        return [("LPUSH", f"{queue.name}{SEP}{level}" if level else queue.name, json.dumps(envelope))]
 
     def depth(self, route: str) -> int:
         _, name, level = split_route(route)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from queuekit.adapters import ASYNC
+from queuekit.adapters.aio import on_one_loop
+from queuekit.adapters.caps import cap_rows
 from queuekit.adapters.celery.check import check
 from queuekit.adapters.report import Level, Row, sample
 
@@ -51,11 +54,13 @@ def compile_rows(
         )
     limit = rows["timeout"]
     if task.timeout is not None and pool.processes:
-        limit = limit.also("Celery kills the child where it swallows that", {})
+        yield rows["overrun"].also("Celery kills the child too", {})
     yield limit.also("", {**option("time_limit"), **message("headers.timelimit")})
     yield rows["soft_timeout"].also("", option("soft_time_limit"))
     if broker.queue_per_level:
         acknowledged = "when a process or thread takes the message up; the record carries the job from there on"
+    elif pool.name == ASYNC and not adapter.settings.adopt:
+        acknowledged = "when it is taken: many are popped at a time, and the record carries the jobs from there on"
     else:
         acknowledged = "after the task, whose outcome is in the record by then; a message that comes again is dropped"
     yield rows["late_ack"].native(
@@ -69,7 +74,9 @@ def compile_rows(
         option("ignore_result"),
     )
     yield rows["private"].also("", message("headers.queuekit.private"))
-    if rows["concurrency"].level is not Level.degraded:
+    if pool.name == ASYNC:
+        yield on_one_loop(rows["concurrency"], adapter.settings)
+    elif rows["concurrency"].level is not Level.degraded:
         each = "a process" if pool.processes else "a thread"
         how = f"{each} for each job" if pool.concurrent else "one job at a time"
         yield rows["concurrency"].native(
@@ -77,6 +84,10 @@ def compile_rows(
             + ("" if adapter.settings.concurrency or not pool.concurrent else ", one a CPU"),
             {"worker.pool": pool.name},
         )
+    if pool.name == ASYNC and adapter.settings.adopt:  # then messages come by the link
+        yield from cap_rows(task, adapter.settings, kept=False, at_a_time=None)
+    elif pool.name == "solo":
+        yield from cap_rows(task, adapter.settings, kept=False, at_a_time=1)
     if not adapter.own:
         for one in check(adapter.app):
             level = Level.refused if one.fatal else Level.degraded

@@ -28,7 +28,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from queuekit.adapters.celery import transport
 from queuekit.adapters.celery.gate import describe
 from queuekit.message import HEADER
-from queuekit.store import StoreAway
+from queuekit.store import MOST_SAID, StoreAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -201,7 +201,11 @@ class Link:
             **options,
         )
         self._connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        if not broker.is_redis:
+            transport.read_any_properties(self._connection.connection)
         self._channel = channel = self._connection.channel()
+        if not broker.is_redis:
+            channel.Message = transport.AmqpMessage
         self._thread = threading.get_ident()
         channel.basic_qos(0, self.slots() if broker.is_redis else 1, False)
         for name, queue in self._queues.items():
@@ -262,7 +266,7 @@ class Link:
         try:
             self.gate.admit(message, name)
         except Exception as error:  # an InvalidMessage, or a value that nobody thought of
-            self._put_aside(message, str(error))
+            self._put_aside(message, f"{error}" or type(error).__name__, name)
             return
         if len(self._given) < self.slots():
             self._give(name, message)
@@ -282,7 +286,7 @@ class Link:
         except Exception as error:
             log.exception("Celery did not take a message")
             self._given.discard(key)
-            self._put_aside(message, str(error))
+            self._put_aside(message, str(error), name)
 
     def _accepted(self, message: Any) -> None:
         """In the loop's thread, or in one of a pool's, to which the connection does not belong."""
@@ -356,16 +360,16 @@ class Link:
 
     # ---- the quarantine ---------------------------------------------------------------------------------------------
 
-    def _put_aside(self, message: Any, why: str) -> None:
-        self.put_aside_text(describe(message), why, then=partial(self._act, message, message.ack))
+    def _put_aside(self, message: Any, why: str, name: str) -> None:
+        self.put_aside_text(describe(message), why, name, then=partial(self._act, message, message.ack))
 
-    def put_aside_text(self, text: str, why: str, then: Callable[[], object] | None = None) -> None:
+    def put_aside_text(self, text: str, why: str, source: str, then: Callable[[], object] | None = None) -> None:
         """Into the quarantine, without keeping the loop: while the store is away it is tried again."""
         try:
-            self.worker.store.quarantine(text, why)
+            self.worker.store.quarantine(text, why, source=source)
         except StoreAway:
-            self.hub.call_later(ASIDE_AGAIN, self.put_aside_text, text, why, then)
+            self.hub.call_later(ASIDE_AGAIN, self.put_aside_text, text, why, source, then)
             return
-        log.warning("a message went to quarantine: %s", why)
+        log.warning("a message went to quarantine: %s", why[:MOST_SAID])
         if then is not None:
             then()

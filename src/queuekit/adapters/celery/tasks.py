@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, Task
@@ -17,7 +18,7 @@ from queuekit.adapters.celery.broker import BACKSTOP
 from queuekit.errors import ConfigError
 from queuekit.execution import Delivery, Dropped, Ended, Failed, Released, Retried, Stale, Succeeded, Unrecorded
 from queuekit.job import JobStatus
-from queuekit.message import HEADER, Doorbell, InvalidMessage
+from queuekit.message import HEADER, Doorbell, InvalidMessage, as_text
 from queuekit.retry import describe_error
 from queuekit.store import StoreAway
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     AnyTask = AgentTask[..., Any, Any]
 
-__all__ = ["ADOPTED", "UNKNOWN", "DoorbellTask", "TaskFailed", "compile_task", "make_app"]
+__all__ = ["ADOPTED", "UNKNOWN", "DoorbellTask", "Said", "TaskFailed", "adopt", "compile_task", "make_app", "said_of"]
 
 UNKNOWN: Final = "queuekit.unknown"  # runs what this worker has no task for: the execution hands it back
 ADOPTED: Final = "native"  # in our header, for a message that a native producer sent
@@ -100,25 +101,21 @@ class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
             if ADOPTED in header:
                 delivery = self._adopt(header[ADOPTED], args, kwargs)
             else:
-                delivery = Delivery(Doorbell.from_header(header), list(args), kwargs)
+                source = (self.request.delivery_info or {}).get("routing_key")
+                delivery = Delivery(Doorbell.from_header(header), list(args), kwargs, str(source or ""))
             outcome = self.worker.execution.execute(delivery)
             return self._say(outcome, delivery.bell)
 
     def _adopt(self, found: dict[str, Any], args: Any, kwargs: Any) -> Delivery:
         """The delivery for a native message. Celery is told by an exception where there is none."""
         assert self.worker is not None
-        assert self.broker is not None
         request = self.request
         name = request.shadow or request.task  # what is not known here has been renamed
-        priority = self.broker.level(found["queue"], found["priority"], self.level)
-        queue = self.broker.base(found["queue"])
         try:
-            delivery = self.worker.execution.adopt(
-                id=request.id, task=name, args=list(args), kwargs=kwargs, queue=queue, priority=priority
-            )
+            delivery = adopt(self, id=request.id, name=name, found=found, args=args, kwargs=kwargs)
         except InvalidMessage as error:
-            told = {"task": name, "id": request.id, "args": args, "kwargs": kwargs}
-            if not self.worker.quarantine(json.dumps(told, default=repr), str(error)):
+            told = as_text({"task": name, "id": request.id, "args": args, "kwargs": kwargs})
+            if not self.worker.quarantine(told, str(error), source=found["queue"]):
                 raise Reject(str(error), requeue=True) from None
             raise Ignore(f"put aside: {error}") from None
         if isinstance(delivery, Unrecorded):
@@ -126,27 +123,24 @@ class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
         return delivery
 
     def _say(self, outcome: Outcome, bell: Doorbell) -> Any:
-        private = bell.private
+        said = said_of(outcome, bell)
+        if said is not None:
+            self.keep(bell.id, said.state, said.result, self.request)
         match outcome:
-            case Succeeded(text=text):
-                value = None if text is None or private else json.loads(text)
-                self._keep(bell.id, "SUCCESS", value, self.request)
-                return value
+            case Succeeded():
+                assert said is not None
+                return said.result
             case Retried(delay=delay, reason=reason, error=error):
+                assert said is not None
                 # Nothing is published by this: the steward does, when the time has come.
-                told = f"again in {delay:g} s" + ("" if private else f": {reason}")
-                failed = _told(error, private)
-                self._keep(bell.id, "RETRY", failed, self.request)
-                raise Retry(told, exc=failed, when=delay) from (None if private else error)
-            case Failed(reason=reason, error=error):
-                failed = _told(error, private, reason)
-                self._keep(bell.id, "FAILURE", failed, self.request)
-                raise failed from (None if private else error)
+                told = f"again in {delay:g} s" + ("" if bell.private else f": {reason}")
+                raise Retry(told, exc=said.result, when=delay) from (None if bell.private else error)
+            case Failed(error=error):
+                assert said is not None
+                raise said.result from (None if bell.private else error)
             case Released(reason=reason):
-                self._keep(bell.id, "RETRY", TaskFailed(f"handed back: {reason}"), self.request)
                 raise Retry(f"handed back: {reason}", when=0)
             case Ended(reason=reason):
-                self._keep(bell.id, "REVOKED", TaskRevokedError(reason), self.request)
                 with suppress(Exception):  # for monitors; the record has it
                     self.send_event("task-revoked", retry=False, terminated=True, signum=None, expired=False)
                 raise Ignore(f"cancelled: {reason}")
@@ -162,7 +156,7 @@ class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
     def _keeps(self) -> bool:
         return self.broker is not None and self.broker.settings.celery_result
 
-    def _keep(self, id: str, state: str, result: Any, request: Any = None) -> None:
+    def keep(self, id: str, state: str, result: Any, request: Any = None) -> None:
         """With the setting celery_result: in the app's result backend, under the job's id. A backend that is away costs
         the copy and not the job: the record has the outcome already."""
         if not self._keeps:
@@ -190,8 +184,45 @@ class DoorbellTask(Task):  # type: ignore[misc]  # Celery has no types
                 return
             if record.status is not JobStatus.running:
                 state = {JobStatus.failed: "FAILURE", JobStatus.cancelled: "REVOKED"}.get(record.status, "RETRY")
-                self._keep(id, state, TaskFailed(record.reason or "its process died"))
+                self.keep(id, state, TaskFailed(record.reason or "its process died"))
                 return
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An outcome in Celery's words: the state, and the result or the error with it."""
+
+    state: str
+    result: Any
+
+
+def said_of(outcome: Outcome, bell: Doorbell) -> Said | None:
+    """None: Celery's state of it is left alone."""
+    private = bell.private
+    match outcome:
+        case Succeeded(text=text):
+            return Said("SUCCESS", None if text is None or private else json.loads(text))
+        case Retried(error=error):
+            return Said("RETRY", _told(error, private))
+        case Failed(reason=reason, error=error):
+            return Said("FAILURE", _told(error, private, reason))
+        case Released(reason=reason):
+            return Said("RETRY", TaskFailed(f"handed back: {reason}"))
+        case Ended(reason=reason):
+            return Said("REVOKED", TaskRevokedError(reason))
+        case _:
+            return None
+
+
+def adopt(
+    task: DoorbellTask, *, id: Any, name: str, found: dict[str, Any], args: Any, kwargs: Any
+) -> Delivery | Unrecorded:
+    """The delivery for a native message that was `found` somewhere. Raises InvalidMessage."""
+    assert task.worker is not None
+    assert task.broker is not None
+    priority = task.broker.level(found["queue"], found["priority"], task.level)
+    queue = task.broker.base(found["queue"])
+    return task.worker.execution.adopt(id=id, task=name, args=list(args), kwargs=kwargs, queue=queue, priority=priority)
 
 
 def _told(error: BaseException, private: bool, reason: str = "") -> TaskFailed:
@@ -204,6 +235,7 @@ def _told(error: BaseException, private: bool, reason: str = "") -> TaskFailed:
 def make_app(broker: Broker) -> Any:
     """An app of our own. It is not the current one: a program's own Celery app stays that."""
     app = Celery("queuekit", set_as_current=False)
+    app.events.dispatcher_cls = "queuekit.adapters.celery.monitoring:Dispatcher"
     app.conf.update(
         broker_url=broker.url(),
         broker_use_ssl=broker.ssl or False,

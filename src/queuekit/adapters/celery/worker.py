@@ -18,10 +18,20 @@ from celery.app import trace
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
 
-from queuekit.adapters.celery.beside import Around, Served, prepare, running_children, select_native
+from queuekit.adapters import ASYNC
+from queuekit.adapters.aio import CONCURRENCY
+from queuekit.adapters.celery.beside import (
+    Around,
+    Served,
+    prepare,
+    running_children,
+    select_native,
+    wait_for_others,
+)
 from queuekit.adapters.celery.check import check
 from queuekit.adapters.celery.installing import FEED
 from queuekit.errors import ConfigError
+from queuekit.processes import SAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,29 +75,33 @@ class _Stop:
     def __init__(self, worker: Worker, children: Callable[[], list[int]]) -> None:
         self.worker, self.children = worker, children
         self._now = threading.Event()
-        self._asked = False
+        self._asked: float | None = None  # when
         self._pid = os.getpid()
 
     def __call__(self, signum: int, frame: object) -> None:
         state.should_stop = 0  # Celery's warm shutdown
-        if self._asked:
-            self._now.set()
+        if self._asked is not None:
+            if time.monotonic() - self._asked > SAME:
+                self._now.set()
             return
-        self._asked = True
+        self._asked = time.monotonic()
         threading.Thread(target=self._run, name="queuekit-stop", daemon=True).start()
 
     def _run(self) -> None:
         self.worker.stopping.set()
         grace = self.worker.settings.grace
         log.info("stopping: no new jobs, and %g s for the running ones", grace)
-        self._now.wait(grace)
+        if self.worker.drained.is_set():
+            wait_for_others(self.worker, self._now)
+        else:
+            self._now.wait(grace)
         for pid in [*self.children(), os.getpid()]:
             try:
                 os.kill(pid, HAND_BACK)
             except ProcessLookupError:
                 pass
         time.sleep(LEAVING)
-        os._exit(0)
+        os._exit(self.worker.exit_code)
 
     def around(self) -> AbstractContextManager[None]:
         """In a prefork child, when it runs its first job: billiard sets its own handlers after Celery's last signal."""
@@ -110,7 +124,7 @@ class _Stop:
     def _hand_back_the_rest(self) -> None:
         time.sleep(HANDING_BACK)
         if self.worker.execution.release_running("the worker stopped, and the task went on"):
-            os._exit(0)
+            os._exit(self.worker.exit_code)
 
 
 # ---- the worker ----------------------------------------------------------------------------------------------------
@@ -125,6 +139,9 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
         said = f"pool={pool!r}: queuekit runs Celery's pools {', '.join(known)}"
         raise ConfigError(f"{said}: {why}" if why else said)
 
+    worker.keeps_caps = pool == ASYNC and not adapter.settings.adopt  # a link hands over what comes
+    worker.at_a_time = 1 if pool == "solo" else worker.concurrency
+    worker.check_caps()
     # An app's pool threads and children take it from there.
     app = adapter.app
     app.set_default()
@@ -146,8 +163,8 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
     controller: Any = type("Controller", (WorkController,), {"queuekit": Served(adapter, worker)})(
         app=app,
         hostname=hostname,
-        pool=pool,
-        concurrency=1 if pool == "solo" else worker.concurrency,
+        pool="queuekit.adapters.celery.aio:AsyncPool" if pool == ASYNC else pool,
+        concurrency={"solo": 1, ASYNC: worker.concurrency or CONCURRENCY}.get(pool, worker.concurrency),
         consumer_cls=PatientConsumer,
         ready_callback=lambda _: log.info("Celery's worker (%s) serves %s", pool, ", ".join(worker.queues)),
         task_events=app.conf.worker_send_task_events,
@@ -175,4 +192,4 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
     else:
         controller.timer.call_repeatedly(0.5, worker.watch)
     controller.start()
-    return int(controller.exitcode or 0)
+    return int(controller.exitcode or worker.exit_code)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import dramatiq
 
-from queuekit.adapters import Capabilities, Pool
+from queuekit.adapters import ASYNC, Capabilities, Pool
 from queuekit.adapters.dramatiq.beside import install
 from queuekit.adapters.dramatiq.broker import Broker, base_queue, level_queue
 from queuekit.errors import ConfigError
@@ -20,6 +20,7 @@ from queuekit.message import HEADER, bucket, split_route
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from queuekit.adapters.findings import Finding
     from queuekit.adapters.report import Row
     from queuekit.message import Publication
     from queuekit.settings import Settings
@@ -40,7 +41,10 @@ class DramatiqAdapter:
 
     name: ClassVar[str] = "dramatiq"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        pools=(Pool("threads", processes=False, interrupts_sync=False, shared_loop=True, concurrent=True),),
+        pools=(
+            Pool("threads", False, interrupts_sync=False, shared_loop=True, concurrent=True, caps=("redis",)),
+            Pool(ASYNC, False, False, shared_loop=True, concurrent=True, brokers=("redis",), caps=("redis",)),
+        ),
         default_pool="threads",
         brokers=("redis", "rabbitmq"),
     )
@@ -71,6 +75,12 @@ class DramatiqAdapter:
     def publish(self, publications: Sequence[Publication]) -> None:
         self.broker.send([self._compile(one) for one in publications])
 
+    def wire(self, publication: Publication) -> list[tuple[str, ...]] | None:
+        broker = self.broker
+        if self._user_broker is not None:  # whose middleware is told of what is enqueued, and may change it
+            return None
+        return broker.wire(self._fields(publication))
+
     def depth(self, route: str) -> int | None:
         return self.broker.waiting(self._queue(route))
 
@@ -79,19 +89,23 @@ class DramatiqAdapter:
         return level_queue(base_queue(self.settings, queue), level)
 
     def _compile(self, publication: Publication) -> dramatiq.Message[Any]:
+        return dramatiq.Message(**self._fields(publication))
+
+    def _fields(self, publication: Publication) -> dict[str, Any]:
+        """Of the message, but for its timestamp."""
         message = publication.message
         args, kwargs = publication.shown
         options: dict[str, Any] = {HEADER: publication.header(), "max_retries": 0}
         if message.timeout is not None:
             options["time_limit"] = _milliseconds(message.timeout)
-        return dramatiq.Message(
-            queue_name=self._queue(message.route),
-            actor_name=message.task,
-            args=tuple(args),
-            kwargs=kwargs,
-            options=options,
-            message_id=publication.native_id,
-        )
+        return {
+            "queue_name": self._queue(message.route),
+            "actor_name": message.task,
+            "args": tuple(args),
+            "kwargs": kwargs,
+            "options": options,
+            "message_id": publication.native_id,
+        }
 
     # ---- the native task --------------------------------------------------------------------------------------------
 
@@ -117,13 +131,28 @@ class DramatiqAdapter:
 
         return compile_rows(self, task, pool, rows)
 
+    def diagnose(self, tasks: Sequence[Task[..., Any, Any]]) -> Iterator[Finding]:
+        from queuekit.adapters.dramatiq.diagnose import diagnose
+
+        return diagnose(self.settings, self._user_broker)
+
     # ---- working ----------------------------------------------------------------------------------------------------
 
     def run_worker(self, worker: Worker) -> int:
-        from queuekit.adapters.dramatiq.worker import run
+        from queuekit.adapters.dramatiq.worker import THREADS, run
 
         self.check_pool(worker)
-        return run(worker, self.make_broker)
+        if worker.pool != ASYNC and not self.threads_are_ours:
+            return run(worker, self.make_broker)
+        from queuekit.adapters.aio import CONCURRENCY
+        from queuekit.adapters.dramatiq.aio import run_async
+
+        return run_async(worker, self.make_broker, CONCURRENCY if worker.pool == ASYNC else THREADS)
+
+    @property
+    def threads_are_ours(self) -> bool:
+        """Whether `threads` is run as the pool `async` is: a user's middleware may count on Dramatiq's."""
+        return self._user_broker is None and not (self.settings.broker_url or "").startswith("amqp")
 
     def check_pool(self, worker: Worker) -> None:
         """Raises ConfigError."""

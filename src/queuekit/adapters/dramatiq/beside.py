@@ -9,16 +9,21 @@ docs/decisions/0006-beside-a-dramatiq-broker.md.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
+import time
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import dramatiq
 from dramatiq.middleware import MiddlewareError
 
+from queuekit.adapters import ASYNC
 from queuekit.adapters.dramatiq.worker import LAST_RESORT, Engine
 from queuekit.errors import ConfigError
+from queuekit.processes import SAME
 from queuekit.task import registered_tasks
+from queuekit.worker import leave
 
 if TYPE_CHECKING:
     from queuekit.adapters.dramatiq import DramatiqAdapter
@@ -56,7 +61,7 @@ def install(broker: dramatiq.Broker, settings: Settings | None = None, **overrid
         raise ConfigError("install(broker) was called for this broker already: call it once, where the broker is made")
     settings = load_for_install("dramatiq", settings, overrides)
     if settings.backend == "dramatiq" and settings.broker_url is None:
-        settings = settings.replace("the broker given to install()", broker_url=_url_of(broker))
+        settings = settings.replace("the broker given to install()", broker_url=url_of_broker(broker))
     app = _make_default(App(settings.resolve(), dramatiq=broker), broker, overrides)
     if settings.backend == "dramatiq":
         # The outermost: it refuses to start before another has started a thread, and is the last to hear of the end.
@@ -87,7 +92,7 @@ def _make_default(app: App, broker: dramatiq.Broker, overrides: dict[str, Any]) 
     return default
 
 
-def _url_of(broker: dramatiq.Broker) -> str:
+def url_of_broker(broker: dramatiq.Broker) -> str:
     url = None
     # By name: the module of a broker that is not in use may need a client that is not installed.
     for kind in type(broker).__mro__:
@@ -116,6 +121,8 @@ class Beside(dramatiq.Middleware):
         self.app = app
         self._engine: Engine | None = None
         self._stopping: threading.Thread | None = None
+        self._told: float | None = None  # when the first signal came, by time.monotonic()
+        self._leaving = False
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Not at process_boot, at which the command has not imported the modules that declare the tasks.
@@ -131,26 +138,55 @@ class Beside(dramatiq.Middleware):
             ours = self.app.worker()
             adapter = cast("DramatiqAdapter", self.app.adapter)
             adapter.check_pool(ours)
+            if ours.pool == ASYNC:
+                raise ConfigError(f"pool={ASYNC!r} is run by `queuekit worker`, and not beside Dramatiq's own worker")
             threads = ours.concurrency or worker.worker_threads
             engine = Engine(ours, adapter.make_broker, threads=threads, beside=True)
             engine.start()
         except Exception as error:  # any other kind would be logged, and the worker start without us
             raise MiddlewareError(f"queuekit's worker cannot start: {error}") from error
         self._engine = engine
-        # The command leaves by sys.exit() at a second signal, and none of the hooks below is called then.
+        # At a second signal the process leaves by SystemExit, and none of the hooks below is called then.
         self._hurry = Finalize(None, self._hand_back, exitpriority=100)
+        if threading.current_thread() is threading.main_thread():
+            self._take_signals()
+
+    def _take_signals(self) -> None:
+        """Dramatiq's command asks once a second whether it was told to stop, and at a second signal it leaves with an
+        error, or, with its AsyncIO middleware, never: that thread is waited for."""
+        before = signal.getsignal(signal.SIGTERM)
+
+        def told(signum: int, frame: Any) -> None:
+            now = time.monotonic()
+            if self._told is None:
+                self._told = now
+                self._stop()
+                if callable(before):
+                    before(signum, frame)
+            elif now - self._told > SAME and not self._leaving:
+                self._leaving = True
+                last = threading.Timer(HURRIED + 1, leave)  # whatever hangs, or is waited for, from here on
+                last.daemon = True
+                last.start()
+                raise SystemExit(0)
+
+        if callable(before):  # in a program of the user's there may be none, and SIGTERM is its own affair
+            signal.signal(signal.SIGTERM, told)
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Nothing new from here on. Ours end while Dramatiq waits for the native ones."""
+        self._stop()
+
+    def _stop(self) -> None:
+        """Also in a signal handler, which takes no lock: the thread does."""
         engine = self._engine
-        if engine is None:
+        if engine is None or self._stopping is not None:
             return
 
         def stop() -> None:
             engine.drain()
             engine.end()
 
-        engine.worker.stopping.set()
         self._stopping = threading.Thread(target=stop, name="queuekit-stop", daemon=True)
         self._stopping.start()
 
@@ -159,6 +195,10 @@ class Beside(dramatiq.Middleware):
             return
         # What hangs is in threads that do not keep the process.
         self._stopping.join(self._engine.worker.settings.grace + LAST_RESORT)
+        if self._engine.worker.drained.is_set():
+            # The stuck job ends with the process, which Dramatiq's command would let go on to its other ends.
+            self._engine.worker.execution.hooks.flush()
+            leave(self._engine.worker.exit_code)
         self._engine.worker.stop()
         self._engine = self._stopping = None
         self._hurry.cancel()

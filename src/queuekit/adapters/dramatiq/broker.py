@@ -65,9 +65,12 @@ def level_queue(base: str, level: int) -> str:
     return f"{base}.p{level}"
 
 
+compact: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode(message: dramatiq.Message[Any]) -> bytes:
     # Not by message.encode(): it goes by the process's global encoder, which may be the user's pickle.
-    return json.dumps(message.asdict(), separators=(",", ":")).encode()
+    return compact(message.asdict()).encode()
 
 
 class Fetched(dramatiq.MessageProxy):
@@ -75,15 +78,16 @@ class Fetched(dramatiq.MessageProxy):
 
     Attributes:
         queue: where it was, in queuekit's words, and its level.
-        raw: as it came. `invalid` says why it is none of ours; otherwise `bell` is its doorbell.
+        raw: as it came; none of ours has more than `most` bytes. `invalid` says why it is none of ours; otherwise
+            `bell` is its doorbell.
         native: one of Dramatiq's that nobody published through queuekit, in place of the doorbell.
         over: whether its outcome is there, and only the acknowledgement is not.
         keep: not to be acknowledged but handed back.
     """
 
-    def __init__(self, base: str, level: int, raw: bytes, slot: threading.Semaphore) -> None:
+    def __init__(self, base: str, level: int, raw: bytes, slot: threading.Semaphore, most: int = 1 << 24) -> None:
         _, _, self.queue = base.split(".", 2)  # queuekit.NAMESPACE.QUEUE: a namespace has no dot
-        self.level, self.raw = level, raw
+        self.level, self.raw, self.most = level, raw, most
         self.invalid = ""
         self.bell: Doorbell | None = None
         self.native: dict[str, Any] | None = None
@@ -99,6 +103,8 @@ class Fetched(dramatiq.MessageProxy):
         super().__init__(dramatiq.Message(queue_name=base, **fields))
 
     def _read(self, raw: bytes) -> dict[str, Any]:
+        if len(raw) > self.most:
+            raise InvalidMessage(f"it takes {len(raw)} bytes, and none of ours more than {self.most}")
         try:
             data = json.loads(raw)
         except (ValueError, RecursionError) as error:
@@ -106,10 +112,11 @@ class Fetched(dramatiq.MessageProxy):
         options = data.get("options") if isinstance(data, dict) else None
         if not isinstance(options, dict):
             raise InvalidMessage("not a Dramatiq message")
-        self.check(options)
         actor, id, args, kwargs = (data.get(name) for name in ("actor_name", "message_id", "args", "kwargs"))
         if HEADER in options:
-            self.bell = Doorbell.from_header(options[HEADER])
+            bell = Doorbell.from_header(options[HEADER])
+            bell.check_native(id)
+            self.bell = bell
             actor, id, options = self.bell.task, str(id or self.bell.id), {HEADER: options[HEADER]}
         else:
             self.native = {"id": id, "task": actor, "args": args, "kwargs": kwargs}
@@ -118,9 +125,6 @@ class Fetched(dramatiq.MessageProxy):
             self.bell = self.native = None
             raise InvalidMessage("args must be a list, kwargs an object")
         return {"actor_name": actor, "args": tuple(args), "kwargs": kwargs, "options": options, "message_id": id}
-
-    def check(self, options: dict[str, Any]) -> None:
-        """What the broker needs of the message's options. Raises InvalidMessage."""
 
     def __hash__(self) -> int:  # the base compares by content, and has none
         return id(self)
@@ -192,6 +196,10 @@ class Broker(dramatiq.Broker):
     def send(self, messages: Sequence[dramatiq.Message[Any]]) -> None:
         """Publish all, in order, each to the queue that it names. Raises BrokerAway."""
         raise NotImplementedError
+
+    def wire(self, fields: dict[str, Any]) -> list[tuple[str, ...]] | None:
+        """What send() sends for the message of these fields, where that is a few commands for Redis. Changes them."""
+        return None
 
     def waiting(self, queue: str) -> int:
         """How many messages nobody has fetched. Raises BrokerAway."""

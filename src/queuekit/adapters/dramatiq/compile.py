@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from queuekit.adapters import ASYNC
+from queuekit.adapters.aio import on_one_loop
+from queuekit.adapters.caps import cap_rows
 from queuekit.adapters.dramatiq.worker import THREADS
 from queuekit.adapters.report import Level, sample
 from queuekit.message import HEADER
@@ -54,6 +58,13 @@ def compile_rows(
         acknowledged = "Dramatiq acknowledges after the actor, whose outcome is in the record by then"
     yield rows["late_ack"].native(f"{acknowledged}; a message that comes again is dropped", {})
     yield rows["private"].also("", {"message.options.queuekit.private": sent.options[HEADER]["private"]})
-    yield rows["concurrency"].native(
-        "a thread for each job", {"worker.worker_threads": adapter.settings.concurrency or THREADS}
-    )
+    if pool.name == ASYNC:
+        yield on_one_loop(rows["concurrency"], adapter.settings)
+        return
+    threads = adapter.settings.concurrency or THREADS
+    yield from cap_rows(task, adapter.settings, kept=adapter.threads_are_ours, at_a_time=threads)
+    if adapter.threads_are_ours:
+        said = f"a thread of queuekit's for each of {threads} jobs at a time; Dramatiq's own do not run"
+        yield replace(rows["concurrency"], level=Level.emulated, becomes=said)
+    else:
+        yield rows["concurrency"].native("a thread for each job", {"worker.worker_threads": threads})

@@ -170,9 +170,18 @@ class _Fetched(Fetched):
     """`tag` is its delivery's, on the channel that `link` had then. `settled`: whether RabbitMQ was told of its end."""
 
     def __init__(
-        self, base: str, level: int, raw: bytes, slot: threading.Semaphore, *, link: Link, channel: Any, tag: int
+        self,
+        base: str,
+        level: int,
+        raw: bytes,
+        slot: threading.Semaphore,
+        most: int,
+        *,
+        link: Link,
+        channel: Any,
+        tag: int,
     ) -> None:
-        super().__init__(base, level, raw, slot)
+        super().__init__(base, level, raw, slot, most)
         self.link, self.channel, self.tag = link, channel, tag
         self.settled = False
 
@@ -226,8 +235,8 @@ class _Consumer(Consumer):
                 if found is not None:
                     self._nothing = 0
                     tag, raw = found
-                    slots, link = self.broker.slots, self.link
-                    return _Fetched(self.base, level, raw, slots, link=link, channel=link.channel, tag=tag)
+                    slots, most, link = self.broker.slots, self.broker.settings.doorbell_limit, self.link
+                    return _Fetched(self.base, level, raw, slots, most, link=link, channel=link.channel, tag=tag)
         except (Away, AMQPError) as error:
             raise dramatiq.ConnectionClosed(describe(error)) from None
         self._nothing += 1

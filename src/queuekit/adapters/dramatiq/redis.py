@@ -7,6 +7,7 @@ dramatiq:__acks__.BROKER_ID.QUEUE                 set: what this worker has fetc
 
 from __future__ import annotations
 
+import secrets
 import time
 import uuid
 from collections import defaultdict
@@ -17,15 +18,15 @@ from urllib.parse import quote, urlencode
 import dramatiq
 import redis
 from dramatiq.brokers import redis as engine
+from dramatiq.common import current_millis
 
 from queuekit.adapters import BrokerAway
-from queuekit.adapters.dramatiq.broker import LEVELS, Broker, Consumer, Fetched, encode, level_queue
+from queuekit.adapters.dramatiq.broker import LEVELS, Broker, Consumer, Fetched, compact, encode, level_queue
 from queuekit.clients import connect, one_try
-from queuekit.message import InvalidMessage
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from queuekit.settings import Settings
 
@@ -33,24 +34,57 @@ __all__ = ["RedisBroker", "url_of"]
 
 # Dramatiq pushes a message again whose worker has sent no command for so long. For us that is a redundant doorbell, and
 # of use only to clear away what killed workers had fetched: the record repairs by itself, and sooner. It looks for them
-# by KEYS, over the whole database that the record may share: seldom, then.
+# by KEYS, over the whole database that the record may share: as seldom, then, and not by chance.
 HEARTBEAT_TIMEOUT: Final = 3600  # seconds
-MAINTENANCE_CHANCE: Final = 10  # in a million commands
+
+
+# What the engine's `fetch` does for one queue, for several in turn, with the ids that it does not give: [number of the
+# queue, id, message], .... A message that is not there any more is none. The queues of a group, the levels of one of
+# ours, share how many are taken at most.
+# KEYS[1] the namespace, ARGV: 1 the time in ms, 2 the worker, 3 how many at most, 4 the number of groups, how many at
+# most of each, then the queues: all groups' of one level, then those of the next.
+FETCH: Final = """
+redis.call('ZADD', KEYS[1] .. ':__heartbeats__', ARGV[1], ARGV[2])
+local found, left, groups, most = {}, tonumber(ARGV[3]), tonumber(ARGV[4]), {}
+for i = 1, groups do most[i] = tonumber(ARGV[4 + i]) end
+for i = 5 + groups, #ARGV do
+  local queue = KEYS[1] .. ':' .. ARGV[i]
+  local group = (i - 5 - groups) % groups + 1
+  local few = math.min(left, most[group])
+  local ids = {}
+  if few > 0 then ids = redis.call('LRANGE', queue, 0, few - 1) end
+  if #ids > 0 then
+    redis.call('LTRIM', queue, #ids, -1)
+    for n, message in ipairs(redis.call('HMGET', queue .. '.msgs', unpack(ids))) do
+      if message then
+        redis.call('SADD', KEYS[1] .. ':__acks__.' .. ARGV[2] .. '.' .. ARGV[i], ids[n])
+        found[#found + 1] = {i - 5 - groups, ids[n], message}
+      end
+    end
+    left = left - #ids
+    most[group] = most[group] - #ids
+    if left == 0 then break end
+  end
+end
+return found
+"""
 
 
 class _Fetched(Fetched):
-    """`key_queue`, `redis_id`: where it lies in the broker."""
+    """`key_queue`, `redis_id`: where it lies in the broker, whatever it says itself."""
 
-    def __init__(self, base: str, level: int, raw: bytes, slot: threading.Semaphore) -> None:
-        self.key_queue = level_queue(base, level)
-        self.redis_id = ""
-        super().__init__(base, level, raw, slot)
-
-    def check(self, options: dict[str, Any]) -> None:
-        redis_id = options.get("redis_message_id")
-        if not isinstance(redis_id, str) or not redis_id.isascii():
-            raise InvalidMessage("redis_message_id must be a plain string")
-        self.redis_id = redis_id
+    def __init__(
+        self,
+        base: str,
+        level: int,
+        raw: bytes,
+        slot: threading.Semaphore,
+        most: int = 1 << 24,
+        *,
+        redis_id: bytes = b"",
+    ) -> None:
+        self.key_queue, self.redis_id = level_queue(base, level), redis_id
+        super().__init__(base, level, raw, slot, most)
 
 
 class RedisBroker(Broker, engine.RedisBroker):
@@ -62,9 +96,11 @@ class RedisBroker(Broker, engine.RedisBroker):
             timeout=timeout,
             client=connect(cast("str", settings.broker_url), **one_try(timeout), max_connections=1024),
             heartbeat_timeout=HEARTBEAT_TIMEOUT * 1000,
-            maintenance_chance=MAINTENANCE_CHANCE,
+            maintenance_chance=0,
             **others,
         )
+        self._looked = time.monotonic()
+        self._fetch = self.client.register_script(FETCH)
 
     @classmethod
     def publish_timeout(cls, settings: Settings) -> float:
@@ -99,6 +135,12 @@ class RedisBroker(Broker, engine.RedisBroker):
         for message in messages:
             self.emit_after("enqueue", message, None)
 
+    def wire(self, fields: dict[str, Any]) -> list[tuple[str, ...]] | None:
+        fields["message_timestamp"] = current_millis()
+        fields["options"]["redis_message_id"] = redis_id = secrets.token_hex(16)
+        key = self.key(fields["queue_name"])
+        return [("HSET", f"{key}.msgs", redis_id, compact(fields)), ("RPUSH", key, redis_id)]
+
     def waiting(self, queue: str) -> int:
         try:
             return cast("int", self.client.llen(self.key(queue)))
@@ -110,6 +152,64 @@ class RedisBroker(Broker, engine.RedisBroker):
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 50) -> dramatiq.Consumer:
         return _Consumer(self, queue_name, timeout / 1000)
 
+    def fetch_many(self, bases: Mapping[str, int], most: int) -> list[_Fetched]:
+        """Up to so many in all, and of each of the queues, of the highest levels that have some, in turn of the queues.
+        Each is among `held` from then on. Raises BrokerAway."""
+        places = [(base, level) for level in LEVELS for base in bases]
+        queues = [level_queue(base, level) for base, level in places]
+        try:
+            if time.monotonic() - self._looked > HEARTBEAT_TIMEOUT:
+                self._look_after_the_dead(queues)
+            bounds = [len(bases), *bases.values()]
+            rows = self._fetch(keys=[self.namespace], args=[current_millis(), self.broker_id, most, *bounds, *queues])
+        except redis.RedisError as error:
+            raise BrokerAway(f"the broker did not answer: {error}") from error
+        found = []
+        for place, id, raw in rows:
+            base, level = places[place]
+            found.append(_Fetched(base, level, raw, self.slots, self.settings.doorbell_limit, redis_id=id))
+        self.held.update(found)
+        return found
+
+    def wait(self, bases: Iterable[str], seconds: float) -> None:
+        """Until something lies in one of the queues, or so long. What ends with this process between the two commands
+        is found by its record. Raises BrokerAway."""
+        keys = [self.key(level_queue(base, level)) for level in LEVELS for base in bases]
+        try:
+            found: Any = self.client.blpop(keys, seconds)
+            if found is not None:
+                self.client.lpush(*found)  # where it was: fetch_many() takes it as Dramatiq does
+        except redis.RedisError as error:
+            raise BrokerAway(f"the broker did not answer: {error}") from error
+
+    def _look_after_the_dead(self, queues: Sequence[str]) -> None:
+        """Dramatiq does it by the way, where it fetches."""
+        self._looked, self.maintenance_chance = time.monotonic(), engine.MAINTENANCE_SCALE
+        try:
+            for queue in queues:
+                self.do_fetch(queue, 0)
+        finally:
+            self.maintenance_chance = 0
+
+    def settle_many(self, messages: Sequence[Fetched]) -> None:
+        """Acknowledge them, or hand back those that are to be kept. Raises BrokerAway: all are to be settled again."""
+        acks: defaultdict[str, list[bytes]] = defaultdict(list)
+        kept: defaultdict[str, list[bytes]] = defaultdict(list)
+        for one in messages:
+            assert isinstance(one, _Fetched)
+            (kept if one.keep else acks)[one.key_queue].append(one.redis_id)
+        try:
+            with self.client.pipeline(transaction=False) as pipe:
+                for queue, ids in acks.items():  # what the engine's `ack` does, for one
+                    pipe.srem(f"{self.namespace}:__acks__.{self.broker_id}.{queue}", *ids)
+                    pipe.hdel(f"{self.key(queue)}.msgs", *cast("list[Any]", ids))
+                pipe.execute()
+            for queue, ids in kept.items():
+                self.do_requeue(queue, *ids)
+        except redis.RedisError as error:
+            raise BrokerAway(f"the broker did not take {len(messages)} acknowledgements: {error}") from error
+        self.held.difference_update(messages)
+
     def leave(self) -> None:
         """Dramatiq's list of workers: one that ended in good order is none to look after."""
         with suppress(redis.RedisError):
@@ -120,42 +220,15 @@ class _Consumer(Consumer):
     def __init__(self, broker: RedisBroker, base: str, pause: float) -> None:
         super().__init__(broker, base, pause)
         self.broker = broker
-        self.queues = {level: level_queue(base, level) for level in LEVELS}
 
     def rest(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def fetch(self) -> Fetched | None:
         try:
-            return self._fetch()
-        except redis.RedisError as error:  # a timeout and a refusal too: ask again by and by
+            return next(iter(self.broker.fetch_many({self.base: 1}, 1)), None)
+        except BrokerAway as error:  # a timeout and a refusal too: ask again by and by
             raise dramatiq.ConnectionClosed(str(error)) from None
-
-    def _fetch(self) -> Fetched | None:
-        with self.broker.client.pipeline(transaction=False) as pipe:
-            for queue in self.queues.values():
-                pipe.llen(self.broker.key(queue))
-            lengths = pipe.execute()
-        for (level, queue), length in zip(self.queues.items(), lengths, strict=True):
-            if length:
-                for raw in self.broker.do_fetch(queue, 1):
-                    if raw is None:  # an id without a message
-                        self.broker.do_ack(queue, self._find(queue, None))
-                        continue
-                    fetched = _Fetched(self.base, level, raw, self.broker.slots)
-                    if fetched.bell is None:  # what others wrote need not be where it says
-                        fetched.redis_id = self._find(queue, raw)
-                    return fetched
-        return None
-
-    def _find(self, queue: str, raw: bytes | None) -> str:
-        """The id of a fetched message that does not say it itself: Dramatiq gives only the message."""
-        client = self.broker.client
-        ids = list(
-            cast("set[bytes]", client.smembers(f"{self.broker.namespace}:__acks__.{self.broker.broker_id}.{queue}"))
-        )
-        bodies = cast("list[bytes | None]", client.hmget(f"{self.broker.key(queue)}.msgs", ids)) if ids else []
-        return next((id.decode() for id, body in zip(ids, bodies, strict=True) if body == raw), "")
 
     def settle(self, message: Fetched) -> None:
         assert isinstance(message, _Fetched)

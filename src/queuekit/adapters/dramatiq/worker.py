@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
-import queue
 import signal
-import sys
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import dramatiq
 from dramatiq.middleware import SkipMessage
 
-from queuekit.adapters.dramatiq.broker import CATCH_ALL, base_queue
+from queuekit.adapters.dramatiq.broker import CATCH_ALL, base_queue, level_queue
 from queuekit.execution import (
     Delivery,
     Dropped,
@@ -28,7 +24,9 @@ from queuekit.execution import (
     Succeeded,
     Unrecorded,
 )
-from queuekit.message import InvalidMessage
+from queuekit.message import InvalidMessage, shortened
+from queuekit.processes import Asked
+from queuekit.worker import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,15 +68,15 @@ class Deliver(dramatiq.Middleware):
         finally:
             message.over = True
             self._here.message = None
-        self._say(message, outcome)
+        self.say(message, outcome)
 
     def _execute(self, message: Fetched) -> Outcome:
         execution = self.worker.execution
         try:
-            delivery = self._delivery(message)
+            delivery = self.delivery(message)
         except InvalidMessage as error:
-            said = message.raw.decode("utf-8", "backslashreplace")[:100_000]
-            message.keep = not self.worker.quarantine(said, str(error))
+            source = self._source(message)
+            message.keep = not self.worker.quarantine(shortened(message.raw), str(error), source=source)
             raise SkipMessage(str(error)) from None
         if isinstance(delivery, Unrecorded):
             return delivery
@@ -89,15 +87,19 @@ class Deliver(dramatiq.Middleware):
         message.claimed()
         return execution.run(held)
 
-    def _delivery(self, message: Fetched) -> Delivery | Unrecorded:
+    def delivery(self, message: Fetched) -> Delivery | Unrecorded:
         """Raises InvalidMessage where it is none of ours."""
         if message.bell is not None:
-            return Delivery(message.bell, list(message.args), message.kwargs)
+            return Delivery(message.bell, list(message.args), message.kwargs, self._source(message))
         if message.native is not None:
             return self.worker.execution.adopt(**message.native, queue=message.queue, priority=message.level)
         raise InvalidMessage(message.invalid)
 
-    def _say(self, message: Fetched, outcome: Outcome) -> None:
+    @staticmethod
+    def _source(message: Fetched) -> str:
+        return level_queue(message.queue_name, message.level)
+
+    def say(self, message: Fetched, outcome: Outcome) -> None:
         match outcome:
             case Succeeded():
                 return
@@ -126,6 +128,7 @@ class Engine:
 
     def __init__(self, worker: Worker, make: Callable[..., Broker], *, threads: int, beside: bool = False) -> None:
         self.worker, self.threads = worker, threads
+        worker.at_a_time = threads
         deliver = Deliver(worker)
         self.broker = make(
             timeout=SOCKET_TIMEOUT, middleware=[deliver], threads=threads, stopping=worker.stopping, beside=beside
@@ -146,22 +149,31 @@ class Engine:
         queues = ", ".join(self.worker.queues)
         log.info("worker %s: %d threads for the queues %s", self.worker.name, self.threads, queues)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs that may still end, before the process does."""
+        stuck = self.worker.execution.stuck
+        return any(not (one.over or (one.bell and one.bell.id in stuck)) for one in tuple(self.broker.held))
+
     def drain(self, hurry: Callable[[], bool] = lambda: False) -> None:
         """Take nothing more, and wait until all that runs has ended: for the grace, or until `hurry` says so."""
         self.worker.stopping.set()
         until = time.monotonic() + self.worker.settings.grace
-        while self.broker.busy and time.monotonic() < until and not hurry():
+        while self.busy and time.monotonic() < until and not hurry():
             time.sleep(0.05)
 
     def end(self) -> bool:
         """Stop what still runs. False: some of it could not be stopped; it was released, and ends with the process."""
-        if self.broker.busy:
+        if self.busy:
             self.worker.execution.interrupt_running()
             until = time.monotonic() + INTERRUPTED
-            while self.broker.busy and time.monotonic() < until:
+            while self.busy and time.monotonic() < until:
                 time.sleep(0.01)
         if self.broker.busy:  # what sits in a blocking call
             self.release()
+            until = time.monotonic() + LAST_ACKS
+            while any(one.over for one in tuple(self.broker.held)) and time.monotonic() < until:
+                time.sleep(0.01)
             return False
         self._native.stop(timeout=round(LAST_ACKS * 1000))
         self.broker.leave()
@@ -170,31 +182,23 @@ class Engine:
 
     def release(self) -> None:
         """Hand back what still runs, before the process ends under it."""
-        released = self.worker.execution.release_running("the worker stopped")
-        log.warning("%d attempts were released, and end with this process", released)
+        left = self.worker.execution.release_running("the worker stopped")
+        log.warning("%d attempts end with this process", left)
 
 
 def run(worker: Worker, make: Callable[..., Broker]) -> int:
     """See Adapter.run_worker(). A first SIGTERM or SIGINT lets the running jobs end, a second one does not wait."""
-    asked: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put() may interrupt its get(): an Event's set() may not
+    asked = Asked(time.monotonic)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: asked.put(number))
+        signal.signal(number, asked)
     engine = Engine(worker, make, threads=worker.concurrency or THREADS)
     engine.start()
-    asked.get()
-    engine.drain(hurry=lambda: not asked.empty())
+    asked.wait()
+    engine.drain(hurry=asked.again)
     # Whatever hangs from here on, a store that is away or a thread that somebody joins: the process ends.
-    resort = threading.Timer(LAST_RESORT, _leave)
+    resort = threading.Timer(LAST_RESORT, leave, [worker.exit_code])
     resort.daemon = True
     resort.start()
     if not engine.end():
-        _leave()
-    return 0
-
-
-def _leave() -> None:
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(0)
+        leave(worker.exit_code)
+    return worker.exit_code

@@ -12,7 +12,9 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from rq import Queue, worker_registration
@@ -139,6 +141,9 @@ class _Commanded(BaseWorker):
             max_jobs=max_jobs,
             max_idle_time=max_idle_time,
         )
+        if self._worker.stopping.is_set() and threading.current_thread() is threading.main_thread():
+            # The process ends, and its interpreter takes its handlers back: a third signal would be a crash.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return taken > 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from queuekit.adapters import ASYNC
+from queuekit.adapters.aio import on_one_loop
 from queuekit.adapters.report import Level, sample
 from queuekit.message import HEADER
 
@@ -40,8 +42,10 @@ def compile_rows(adapter: RqAdapter, task: Task[..., Any, Any], pool: Pool, rows
         yield rows["wait"].also("RQ is told of a failure with its traceback, and of a new job when it is due", {})
     limit = rows["timeout"]
     if task.timeout is not None:
-        killed = "RQ's worker kills a horse that swallows it" if pool.processes else "RQ's own limit is not armed"
-        limit = limit.also(killed, {})
+        if not pool.processes:
+            limit = limit.also("RQ's own limit is not armed", {})
+        else:
+            yield rows["overrun"].also("RQ's worker kills the horse too", {})
     yield limit.also("", option("timeout"))
     carried = (
         "RQ pops a message when it takes it; the record carries the job, and a message that comes again is dropped"
@@ -49,6 +53,9 @@ def compile_rows(adapter: RqAdapter, task: Task[..., Any, Any], pool: Pool, rows
     yield replace(rows["late_ack"], becomes=carried)
     yield rows["result"].also("RQ keeps a copy for its monitors", option("result_ttl"))
     yield rows["private"].also("", {"job.meta.queuekit.private": job.meta[HEADER]["private"]})
+    if pool.name == ASYNC:
+        yield on_one_loop(rows["concurrency"], adapter.settings)
+        return
     each = "a process is forked for each job" if pool.processes else "a job runs in the worker's own process"
     many = adapter.settings.concurrency or 1
     workers = "one RQ worker" if many == 1 else f"{many} RQ workers, each a process, started and watched by queuekit"

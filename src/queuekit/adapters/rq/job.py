@@ -7,7 +7,8 @@ the broker's Redis can write such a hash, and a JSON serializer alone does not h
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+import zlib
+from typing import Any, ClassVar, Final
 
 from rq.job import Job
 
@@ -15,6 +16,11 @@ from queuekit.execution import Delivery
 from queuekit.message import HEADER, Doorbell, InvalidMessage
 
 __all__ = ["BACKSTOP", "DoorbellJob"]
+
+KEPT: Final = frozenset(
+    b"data meta status origin description result_ttl failure_ttl worker_name"
+    b" created_at enqueued_at started_at ended_at last_heartbeat".split()
+)
 
 BACKSTOP: Final = 5  # seconds over its limit after which RQ's worker kills a horse
 
@@ -24,9 +30,31 @@ class DoorbellJob(Job):
 
     Attributes:
         adopted: the delivery of a job that a native producer enqueued, once its record is made.
+        execution, place: RQ's name for what runs, and the name of the queue that it came from, where one process runs
+            many.
+        most: the bytes that a hash may take, also once its data is decompressed. Set by a worker.
     """
 
     adopted: Delivery | None = None
+    execution = ""
+    place = ""
+    most: ClassVar[int] = 1 << 24
+
+    def restore(self, raw_data: Any) -> Any:
+        """Of the hash only what a doorbell needs, and what monitors show of it. Raises InvalidMessage."""
+        # RQ would decompress these two, whatever becomes of them, and follow what the rest name: callbacks by their
+        # names, jobs that wait for this one, retries, limits of its rate.
+        kept = {name: value for name, value in raw_data.items() if name in KEPT}
+        size = sum(map(len, raw_data.values()))
+        if b"data" in kept and size <= self.most:
+            try:
+                data = zlib.decompressobj().decompress(kept[b"data"], self.most + 1)
+                size = max(size, len(data))
+            except zlib.error:
+                pass  # plain, then
+        if size > self.most:
+            raise InvalidMessage(f"it takes {size} bytes or more, and none of ours more than {self.most}")
+        return super().restore(kept)
 
     @property
     def is_native(self) -> bool:
@@ -49,13 +77,12 @@ class DoorbellJob(Job):
         return name, args, kwargs
 
     def take_over(self, delivery: Delivery) -> None:
-        """It is a job of queuekit's from here on: what RQ would do about it by itself is off."""
+        """It is a job of queuekit's from here on, with the limit that this names."""
         self.adopted = delivery
-        self.retries_left = self.repeats_left = None
         timeout = delivery.bell.timeout
         self.timeout = -1 if timeout is None else math.ceil(timeout) + BACKSTOP
 
-    def delivery(self) -> Delivery:
+    def delivery(self, source: str = "") -> Delivery:
         """Raises InvalidMessage with the reason."""
         if self.adopted is not None:
             return self.adopted
@@ -64,13 +91,14 @@ class DoorbellJob(Job):
         if HEADER not in self.meta:
             raise InvalidMessage(f"no header {HEADER!r} in the job's meta: not a job of ours, or not JSON")
         bell = Doorbell.from_header(self.meta[HEADER])
+        bell.check_native(self.id)
         try:
             args, kwargs = self.args, self.kwargs
         except Exception as error:  # whatever the serializer makes of it
             raise InvalidMessage(f"its data cannot be read: {error.__cause__ or error}") from None
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise InvalidMessage("args must be a list and kwargs a mapping")
-        return Delivery(bell, args, kwargs)
+        return Delivery(bell, args, kwargs, source)
 
     # RQ resolves these by importing a name that stands in the hash.
 

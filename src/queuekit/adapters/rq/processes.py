@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from queuekit.processes import die_with_parent
 
@@ -23,6 +23,8 @@ __all__ = ["run_many"]
 
 log = logging.getLogger("queuekit.rq")
 
+LATE: Final = 4.8  # seconds after the grace at which a process that still runs is killed
+
 
 @dataclass
 class _Pool:
@@ -30,6 +32,7 @@ class _Pool:
     worker: Worker
     pids: set[int] = field(default_factory=set)
     stopping: bool = False
+    until: float = 0.0  # by time.monotonic(), once it is stopping
 
     def fork(self) -> None:
         parent = os.getpid()
@@ -40,8 +43,8 @@ class _Pool:
         code = 1
         try:
             die_with_parent(parent, signal.SIGTERM)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            for number in (signal.SIGTERM, signal.SIGINT):  # until its worker has its own, there is nothing to end
+                signal.signal(number, lambda *_: os._exit(0))
             code = self.run_one(self.worker.another())
         except BaseException:
             log.exception("an RQ worker process failed")
@@ -50,7 +53,8 @@ class _Pool:
             os._exit(code)
 
     def stop(self, signum: int, frame: object) -> None:
-        self.stopping = True
+        if not self.stopping:
+            self.stopping, self.until = True, time.monotonic() + self.worker.settings.grace + LATE
         for pid in self.pids:
             try:
                 os.kill(pid, signum)
@@ -63,10 +67,13 @@ class _Pool:
             for pid in list(self.pids):
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 if not ended:
+                    if self.stopping and time.monotonic() > self.until:
+                        os.kill(pid, signal.SIGKILL)
                     continue
                 self.pids.discard(pid)
                 code = os.waitstatus_to_exitcode(status)
-                worst = max(worst, abs(code))
+                if not self.stopping or code != -signal.SIGKILL:
+                    worst = max(worst, abs(code))
                 if not self.stopping:
                     log.warning("an RQ worker process ended (%d): starting another", code)
                     time.sleep(1.0)

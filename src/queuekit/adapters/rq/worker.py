@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 import traceback
 from contextlib import contextmanager
@@ -18,18 +19,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import redis
 from rq import Queue, SimpleWorker, worker_registration
 from rq import Worker as ForkingWorker
-from rq.exceptions import DequeueTimeout, StopRequested
+from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import as_text, now
 from rq.worker import BaseWorker
 
+from queuekit.adapters import ASYNC
 from queuekit.adapters.rq import NATIVE_TTL, queue_name
 from queuekit.adapters.rq.job import DoorbellJob
 from queuekit.errors import ConfigError
 from queuekit.execution import Dropped, Ended, Failed, Held, Released, Retried, Succeeded, Unrecorded
-from queuekit.message import BUCKETS, InvalidMessage
-from queuekit.processes import die_with_parent
+from queuekit.message import BUCKETS, InvalidMessage, shortened
+from queuekit.processes import SAME, die_with_parent
+from queuekit.store.redis import read_scripts
+from queuekit.worker import leave
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +44,25 @@ if TYPE_CHECKING:
     from queuekit.execution import Outcome
     from queuekit.worker import Worker
 
-__all__ = ["HorseWorker", "OneProcessWorker", "run", "serve"]
+__all__ = [
+    "DoorbellQueue",
+    "Hooks",
+    "HorseWorker",
+    "OneProcessWorker",
+    "best_effort",
+    "refuse_native_workers",
+    "run",
+    "serve",
+]
 
 log = logging.getLogger("queuekit.rq")
 
 POLL: Final = 2  # seconds that a worker waits in the broker before it looks around
 OURS: Final = "queuekit"  # the field of RQ's hash of a worker that marks ours
+HANDING_BACK: Final = 1.5  # seconds that user code has to end then
+HAND_BACK: Final = signal.SIGQUIT  # tells a process that runs user code that the grace is over
+LEAVING: Final = 4.5  # seconds after the grace at which the process ends in any case
+OFTEN: Final = 1.0  # seconds
 RQ_GRACE: Final = 60  # RQ's worker kills a horse so many seconds after job.timeout
 
 
@@ -82,7 +99,12 @@ class DoorbellQueue(Queue):
                         raise DequeueTimeout(timeout, list(found))
                     break
                 key, raw = popped
-                job = None if cls.worker.stopping.is_set() else cls._open(raw, found[key], connection)
+                job = None
+                if not cls.worker.stopping.is_set():
+                    with connection.pipeline(transaction=False) as pipe:
+                        pipe.hgetall(b"rq:job:" + raw)
+                        (row,) = pipe.execute(raise_on_error=False)
+                    job = cls.opened(raw, row, found[key], connection)
                 if cls.worker.stopping.is_set():
                     connection.lpush(key, raw)  # a doorbell too many is dropped
                     break
@@ -93,23 +115,31 @@ class DoorbellQueue(Queue):
         raise StopRequested
 
     @classmethod
-    def _open(cls, raw: bytes, queue: Queue, connection: redis.Redis) -> DoorbellJob | None:
+    def opened(cls, raw: bytes, row: Any, queue: Queue, connection: redis.Redis) -> DoorbellJob | None:
+        """The job of that name, of whose hash the broker says `row`: its fields, or an error. None: it is none that can
+        run. Raises redis.RedisError."""
         said = raw.decode("utf-8", "backslashreplace")
         try:
             job = DoorbellJob(raw.decode(), connection=connection, serializer=JSONSerializer)
-            job.refresh()  # type: ignore[no-untyped-call]
+            if isinstance(row, Exception):
+                raise row
+            if not row:
+                raise NoSuchJobError(f"No such job: {said}")
+            job.restore(row)
             if job.is_native and not cls._adopt(job, queue):
                 return None
-            job.delivery()
+            if job.adopted is None:
+                job.take_over(job.delivery(queue.name))
         except redis.RedisError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
-            cls.worker.quarantine(said, f"an RQ job that cannot be read: {error}")
+            cls.worker.quarantine(shortened(said), f"an RQ job that cannot be read: {error}", source=queue.name)
             return None
         except Exception as error:
             if isinstance(error, (InvalidMessage, UnicodeDecodeError)) or connection.exists(f"rq:job:{said}"):
                 fields = connection.hgetall(f"rq:job:{said}") if said.isprintable() else {}
-                cls.worker.quarantine(f"{said} {fields!r}"[:100_000], f"an RQ job that cannot be read: {error}")
+                told, why = shortened(f"{said} {fields!r}"), f"an RQ job that cannot be read: {error}"
+                cls.worker.quarantine(told, why, source=queue.name)
             else:  # a doorbell whose hash has expired: the record repairs it
                 log.info("RQ job %s is gone from the broker", said)
             return None
@@ -132,13 +162,15 @@ class DoorbellQueue(Queue):
         return True
 
 
-class _Hooks(BaseWorker):
+class Hooks(BaseWorker):
     """What our two workers share."""
 
     qk: Worker
     max_connection_wait_time = 5.0
     stop_at: float | None = None
+    told = 0.0  # when the first signal came, by time.monotonic()
     taken = 0
+    _beaten = _lasts = _suspended = 0.0  # when it last sent a heartbeat, for how long, and when it asked
     idle = False  # the queues are empty, and it was asked to end then
 
     def serialize(self) -> dict[str, Any]:
@@ -156,7 +188,7 @@ class _Hooks(BaseWorker):
         if not isinstance(held, Held):
             self._say(job, queue, execution, held, private=private)
             return False
-        with _best_effort():
+        with best_effort():
             self.prepare_job_execution(job)
         job.started_at = now()
         outcome = self.qk.execution.run(held)
@@ -165,7 +197,7 @@ class _Hooks(BaseWorker):
         return True
 
     def _say(self, job: Any, queue: Queue, execution: Execution, outcome: Outcome, *, private: bool) -> None:
-        with _best_effort():
+        with best_effort():
             match outcome:
                 case Succeeded():
                     # The result as JSON has it; what RQ keeps is for its monitors.
@@ -210,31 +242,65 @@ class _Hooks(BaseWorker):
 
     def unsubscribe(self) -> None: ...
 
-    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+    # RQ does the next three several times a job, in round trips of their own: half of what a short job takes. They
+    # are for its monitors, and `rq suspend`: once a second is often enough.
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         self.qk.watch()
-        super().heartbeat(*args, **kwargs)
+        lasts, moment = timeout or self.worker_ttl + 60, time.monotonic()
+        if pipeline is None and moment - self._beaten < OFTEN and lasts <= self._lasts:
+            return
+        self._beaten, self._lasts = moment, lasts
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+            return
+        with self.connection.pipeline(transaction=False) as pipe:
+            super().heartbeat(timeout, pipe)
+            pipe.execute()
+
+    def set_state(self, state: str, pipeline: Any = None) -> None:
+        if pipeline is not None or state != self._state:
+            super().set_state(state, pipeline)
+
+    def check_for_suspension(self, burst: bool) -> None:
+        if time.monotonic() - self._suspended >= OFTEN:
+            super().check_for_suspension(burst)
+            self._suspended = time.monotonic()
 
     def run_maintenance_tasks(self) -> None:
-        with _best_effort():
+        with best_effort():
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def request_stop(self, signum: int, frame: Any) -> None:
         if self.qk.stopping.is_set():
-            self.request_force_stop(signum, frame)
+            if time.monotonic() - self.told > SAME:
+                self.request_force_stop(signum, frame)
             return
+        self.told = time.monotonic()
         self.qk.stopping.set()
         self.stop_at = time.monotonic() + self.qk.settings.grace
         log.info("stopping: no new jobs, and %g s for the running one", self.qk.settings.grace)
         self._stop_requested = True
+        threading.Thread(target=self._leave, name="queuekit-stop", daemon=True).start()
         if not self.executions and not DoorbellQueue.holding:
             raise StopRequested
+
+    def _leave(self) -> None:
+        """The last resort, for code that nothing stops, or a broker that does not answer."""
+        time.sleep(self.qk.settings.grace + LEAVING)
+        self.leave_running()
+        leave(self.qk.exit_code)
+
+    def leave_running(self) -> None:
+        """The process ends, and what it runs with it."""
+        raise NotImplementedError
 
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGINT, self.request_stop)
         signal.signal(signal.SIGTERM, self.request_stop)
 
 
-class HorseWorker(_Hooks, ForkingWorker):
+class HorseWorker(Hooks, ForkingWorker):
     """A process for each job."""
 
     def perform_job(self, job: Any, queue: Queue, execution: Execution) -> bool:
@@ -255,7 +321,7 @@ class HorseWorker(_Hooks, ForkingWorker):
     def maintain_heartbeats(self, job: Any, execution: Execution) -> None:
         if self.stop_at is not None and time.monotonic() > self.stop_at:
             self._end_horse()
-        with _best_effort():
+        with best_effort():
             super().maintain_heartbeats(job, execution)
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
@@ -263,11 +329,15 @@ class HorseWorker(_Hooks, ForkingWorker):
         self._end_horse()
 
     def _end_horse(self) -> None:
-        """First so that it releases its attempt; the next time, a second later, for good."""
+        """First so that it releases its attempt; the next times, a second later each, for good in the end."""
         assert self.stop_at is not None
-        late = time.monotonic() > self.stop_at + 2
+        late = time.monotonic() > self.stop_at + 2 * HANDING_BACK
         if self.horse_pid:
-            self.kill_horse(signal.SIGKILL if late else signal.SIGTERM)
+            self.kill_horse(signal.SIGKILL if late else HAND_BACK)
+
+    def leave_running(self) -> None:
+        if self.horse_pid:
+            self.kill_horse(signal.SIGKILL)
 
     def handle_work_horse_killed(self, job: Any, retpid: int, ret_val: int, rusage: Any) -> None:
         log.warning("the horse of RQ job %s died (%s); the steward ends its attempt", job.id, ret_val)
@@ -277,15 +347,25 @@ class HorseWorker(_Hooks, ForkingWorker):
     def setup_work_horse_signals(self) -> None:
         assert self.pid is not None
         die_with_parent(self.pid, signal.SIGKILL)  # an orphan would go on, and write
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, self._stop_horse)
+        # A service manager signals all processes: it is the parent that says when. Handlers and not SIG_IGN, which
+        # programs started by a task would inherit.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        signal.signal(HAND_BACK, self._stop_horse)
 
     def _stop_horse(self, signum: int, frame: Any) -> None:
+        if not self.qk.stopping.is_set():
+            threading.Thread(target=self._hand_back_the_rest, name="queuekit-stop", daemon=True).start()
         self.qk.stopping.set()
         self.qk.execution.interrupt_running()
 
+    def _hand_back_the_rest(self) -> None:
+        time.sleep(HANDING_BACK)
+        if self.qk.execution.release_running("the worker stopped, and the task went on"):
+            os._exit(0)
 
-class OneProcessWorker(_Hooks, SimpleWorker):
+
+class OneProcessWorker(Hooks, SimpleWorker):
     """All jobs in the worker's own process, one at a time."""
 
     def execute_job(self, job: Any, queue: Queue) -> None:
@@ -299,18 +379,23 @@ class OneProcessWorker(_Hooks, SimpleWorker):
 
     def request_stop(self, signum: int, frame: Any) -> None:
         super().request_stop(signum, frame)
-        from threading import Timer
-
-        timer = Timer(self.qk.settings.grace, os.kill, (os.getpid(), signal.SIGTERM))
+        timer = threading.Timer(self.qk.settings.grace, os.kill, (os.getpid(), HAND_BACK))
         timer.daemon = True
         timer.start()
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()
+        signal.signal(HAND_BACK, self.request_force_stop)
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
         self.qk.execution.interrupt_running()
 
+    def leave_running(self) -> None:
+        self.qk.execution.release_running("the worker stopped, and the task went on")
+
 
 @contextmanager
-def _best_effort() -> Iterator[None]:
+def best_effort() -> Iterator[None]:
     """RQ's own books, which only its monitors read."""
     try:
         yield
@@ -320,11 +405,17 @@ def _best_effort() -> Iterator[None]:
 
 def run(adapter: RqAdapter, worker: Worker) -> int:
     """Run RQ's worker in this process until it is told to stop."""
+    if worker.pool == ASYNC:
+        from queuekit.adapters.rq.aio import run_async
+
+        return run_async(adapter, worker)
     pools: dict[str, type[HorseWorker | OneProcessWorker]] = {"worker": HorseWorker, "simple": OneProcessWorker}
     kind = pools.get(worker.pool or "worker")
     if kind is None:
-        raise ConfigError(f"pool={worker.pool!r}: RQ has the pools {', '.join(pools)}")
+        raise ConfigError(f"pool={worker.pool!r}: RQ has the pools {', '.join(pools)}, {ASYNC}")
     if worker.concurrency is not None and worker.concurrency > 1:
+        worker.at_a_time = worker.concurrency
+        worker.check_caps()
         from queuekit.adapters.rq.processes import run_many
 
         return run_many(lambda one: _run_one(adapter, one, kind), worker, worker.concurrency)
@@ -334,7 +425,7 @@ def run(adapter: RqAdapter, worker: Worker) -> int:
 def _run_one(adapter: RqAdapter, worker: Worker, kind: type[HorseWorker | OneProcessWorker]) -> int:
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     serve(adapter, worker, kind, logging_level="WARNING")
-    return 0
+    return worker.exit_code
 
 
 def serve(
@@ -353,6 +444,8 @@ def serve(
         for queue in worker.queues
     }
     DoorbellQueue.worker = worker
+    DoorbellJob.most = worker.settings.doorbell_limit
+    worker.at_a_time = 1
     started = 0
     taken = 0
     while not worker.stopping.is_set():
@@ -362,9 +455,14 @@ def serve(
                 list(names),
                 # The name of one that an outage has ended is taken until RQ forgets it.
                 name=name if name is None or not started else f"{name}.{started}",
-                # Without a timeout said here a worker of RQ's own command brings its 415 s: for one silent BLPOP.
+                # Without a timeout said here a worker of RQ's own command brings its 415 s: for one silent BLPOP. A
+                # horse connects anew: it is not to look up first what it could tell the server of itself.
                 connection=adapter._connect(
-                    socket_timeout=POLL + 10.0, socket_connect_timeout=5.0, health_check_interval=0
+                    socket_timeout=POLL + 10.0,
+                    socket_connect_timeout=5.0,
+                    health_check_interval=0,
+                    protocol=2,
+                    driver_info=None,
                 ),
                 job_class=DoorbellJob,
                 queue_class=DoorbellQueue,
@@ -378,6 +476,8 @@ def serve(
                 refuse_native_workers(native)
                 native._install_signal_handlers()
                 worker.start()
+                read_scripts()
+                worker.execution.prepare(worker.tasks)
                 log.info("RQ %s serves %s", kind.__name__, ", ".join(worker.queues))
             started += 1
             native.work(max_jobs=None if max_jobs is None else max_jobs - taken, **options)
@@ -391,7 +491,7 @@ def serve(
     return taken
 
 
-def refuse_native_workers(native: HorseWorker | OneProcessWorker) -> None:
+def refuse_native_workers(native: BaseWorker) -> None:
     """A stock worker on our queues would run what it finds by its name, past every record. Raises ConfigError."""
     for queue in native.queues:
         for key in worker_registration.get_keys(queue):

@@ -3,6 +3,10 @@
 Keys, under `queuekit:{NAMESPACE}:`
     job:ID          hash    the record; message, status, route, state, fence, the attempts as start1, end1, ...
     result:ID       string  the result's JSON, with its own time to live
+    steps:ID        hash    step -> NUMBER|ATTEMPT|AT| and "begun", or "=" and its result
+    key:KEY         string  the job that was enqueued with the unique key
+    schedules       zset    schedule -> its next tick; +inf for one that is paused or over
+    schedule:NAME   hash    text (its record), when, declared, paused, fired (the last tick), job (of that)
     due:ROUTE       zset    id -> the moment from which it may run (scheduled, retrying, released)
     queued:ROUTE    zset    id -> the number of its last publication
     outbox:ROUTE    zset    id -> when to publish it again, unless somebody says that the broker has it
@@ -13,13 +17,18 @@ Keys, under `queuekit:{NAMESPACE}:`
     consumers       hash    worker -> since when, and what it says of itself
     worker:W        hash    id -> the process that runs it
     cancels:W       set     ids that the worker is to cancel
-    deadlines       zset    id -> when its attempt is over, whatever its worker says
-    waiting         zset    jobs that are scheduled, queued or retrying, by when they were created
+    waiting         zset    jobs that are waiting, scheduled, queued or retrying, by when they were created
     running         zset    jobs that run, by when they were created
     succeeded       zset    jobs that ended so, by when they did; likewise
     cancelled       zset
     failed          zset    the dead letters
     quarantine      list    the newest first
+    flow:FLOW       hash    a workflow: how many of its jobs have not ended, how many have stopped it, its compensations
+    members:OWNER   list    ids that a job has started, a workflow with a ~; or, with OWNER = ~FLOW, those of a workflow
+    waits:ID        set     for whose ends the job waits yet; ^ the start of the workflow, ! its end, for a compensation
+    forming         zset    workflows that are being recorded -> until when
+    errands         list    what an end means for many, where it was too much for one step
+    untold          list    jobs that were cancelled by that of others, for whoever tells the hooks
     meta            hash    epoch, tick, run_id, suspended, quarantined (the bytes in quarantine)
 
 All times in Redis are whole milliseconds.
@@ -27,19 +36,25 @@ All times in Redis are whole milliseconds.
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import re
 import secrets
 import threading
+from contextlib import suppress
 from functools import cache
 from hashlib import sha1
 from importlib import resources
-from typing import TYPE_CHECKING, Any, cast
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from queuekit.clients import connect, one_try, open_cluster
 from queuekit.errors import ConfigError
 from queuekit.job import JobStatus, Record
 from queuekit.store import (
+    MOST_SAID,
     Beat,
     Busy,
     Cancelled,
@@ -47,21 +62,35 @@ from queuekit.store import (
     Claimed,
     Created,
     Done,
+    DueSchedule,
     Early,
+    FlowJob,
+    FlowState,
+    Followed,
+    IdTaken,
     IfEnded,
+    Input,
+    Kept,
+    Kin,
+    Left,
     Missing,
+    NewFlow,
     NewJob,
     NoLease,
     Quarantined,
+    ScheduleRow,
+    Started,
+    StepsFull,
     StoreAway,
     StoreLost,
     Suspect,
     Taken,
     Unreadable,
     Unseen,
+    Wire,
 )
 from queuekit.store.ends import parse_end
-from queuekit.store.redis import views
+from queuekit.store.redis import flows, views
 from queuekit.store.views import LOOK, Page, read_cursor
 
 if TYPE_CHECKING:
@@ -72,16 +101,41 @@ if TYPE_CHECKING:
     from queuekit.settings import Settings
     from queuekit.store.views import Consumer, Query, RouteCount
 
-__all__ = ["RedisStore"]
+__all__ = ["RedisStore", "read_scripts"]
+
+T = TypeVar("T")
+Arg: TypeAlias = "str | bytes | float"
 
 CLUSTER = ("redis+cluster://", "rediss+cluster://")
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+CHUNK = 50  # schedules that are read in one step
+FEW = 2  # operations from which on a pipeline saves a round trip
+SEVERAL = " several"
+MANY = {"claim" + SEVERAL, "finish" + SEVERAL}  # one script for several, which is read once: a quarter of the work
+COMMON = 5  # arguments that every operation has: see _head.lua
+CHAIN = 16  # of those in one step, during which the server does nothing else: a millisecond
 NAMESPACE = re.compile(r"[A-Za-z0-9_.-]+")  # no braces, and not empty: either would break the hash tag
 
 
 @cache
 def _source(operation: str) -> str:
     folder = resources.files(__name__) / "lua"
-    return (folder / "_prelude.lua").read_text("utf-8") + (folder / f"{operation}.lua").read_text("utf-8")
+
+    def text(name: str) -> str:
+        return (folder / f"{name}.lua").read_text("utf-8")
+
+    def function(name: str) -> str:
+        return f"local function {name}()\n{text(name)}end\n"
+
+    if operation == "add":
+        return text("_head") + text(operation)
+    before = text("_head") + text("_prelude") + text("_flows")
+    if operation == "create_many":
+        return before + function("create") + text(operation)
+    if operation in MANY:
+        each = operation.removesuffix(SEVERAL)
+        return before + function(each) + f"local each = {each}\n" + text("_several")
+    return before + text(operation)
 
 
 @cache
@@ -89,8 +143,73 @@ def _sha(operation: str) -> str:
     return sha1(_source(operation).encode(), usedforsecurity=False).hexdigest()
 
 
+def read_scripts() -> None:
+    """Those of an attempt, so that processes that are forked for one need not: each would read and hash them."""
+    for operation in ("claim", "finish", "retry", "fail", "release", "begin_step", "keep_step", "steps", "progress"):
+        _sha(operation)
+
+
 class _NotConnected(ConnectionError):
     """Nothing was sent: the connection could not be made."""
+
+
+class _Asked(Exception):
+    """What an operation would send is noted."""
+
+
+class _Batch:
+    """Of together(): what its calls would send, and the answer for the one that is called again."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[Arg]]] = []
+        self.answer: list[Any] = []
+
+    def take(self, operation: str, argv: list[Arg]) -> Any:
+        if self.answer:
+            return self.answer.pop()
+        self.asked.append((operation, argv))
+        raise _Asked
+
+
+def _chunks(asked: Sequence[tuple[str, list[Arg]]]) -> list[tuple[str, list[Arg], int]]:
+    """What is sent: the operation, its arguments, and of how many it is."""
+    chunks: list[tuple[str, list[Arg], int]] = []
+    for operation, of_one in groupby(asked, key=itemgetter(0)):
+        argvs = [argv for _, argv in of_one]
+        if len(argvs) < FEW or operation + SEVERAL not in MANY:
+            chunks += [(operation, argv, 1) for argv in argvs]
+            continue
+        for start in range(0, len(argvs), CHAIN):
+            some = argvs[start : start + CHAIN]
+            joined = [*some[0][:COMMON], len(some[0]) - COMMON]
+            for argv in some:
+                joined += argv[COMMON:]
+            chunks.append((operation + SEVERAL, joined, len(some)))
+    return chunks
+
+
+def _failed(operation: str, error: Exception) -> StoreAway:
+    """What a client's error means. Raises ConfigError where the server is one of a cluster's."""
+    import redis.exceptions as errors
+
+    if isinstance(error, (_NotConnected, errors.MaxConnectionsError)):
+        return StoreAway(f"the store cannot be reached: {error}", sent=False)
+    if isinstance(error, errors.MovedError):
+        raise _of_a_cluster() from error
+    if isinstance(error, errors.RedisClusterException):  # the slot has no node for now
+        return StoreAway(f"the store refused {operation}: {error}", sent=False)
+    if isinstance(error, (errors.BusyLoadingError, errors.AuthenticationError, errors.AuthorizationError)):
+        return StoreAway(f"the store refused {operation}: {error}", sent=False)
+    if isinstance(error, (errors.ConnectionError, errors.TimeoutError, errors.InvalidResponse)):
+        return StoreAway(f"the store did not answer: {error}", sent=True)
+    return StoreAway(f"the store refused {operation}: {error}", sent=False)  # read only, out of memory
+
+
+def _answer(call: Callable[[], T]) -> T | StoreAway:
+    try:
+        return call()
+    except StoreAway as error:
+        return error
 
 
 def _connect(url: str, timeout: float) -> redis.Redis:
@@ -160,6 +279,8 @@ class RedisStore:
         self._lease, self._retention, self._dead_ttl = _ms(lease), _ms(retention), _ms(dead_ttl)
         self._quarantine = (quarantine_limit, quarantine_bytes)
         self._clock = clock
+        self._here = threading.local()
+        self._known: set[str] = set()  # of MANY, what the server has been told
 
     @classmethod
     def of(cls, settings: Settings) -> RedisStore:
@@ -186,29 +307,87 @@ class RedisStore:
                 self._connected = self._connected or _connect(self._url, self._timeout)
         return self._connected
 
-    def _run(self, operation: str, *args: str | float) -> Any:
+    def _run(self, operation: str, *args: Arg) -> Any:
         import redis.exceptions
 
         now = "" if self._clock is None else str(int(self._clock()))
         # A new name at each call: one that was kept could name the store before and after it was emptied.
-        argv = [now, self._lease, _new_epoch(), self._retention, self._dead_ttl, *args]
+        argv = [now, self._lease, _new_epoch(), self._retention, self._dead_ttl, *args]  # the first are COMMON
+        batch: _Batch | None = getattr(self._here, "batch", None)
+        if batch is not None:
+            return batch.take(operation, argv)
         try:
             try:
-                return self._client.evalsha(_sha(operation), 1, self._prefix, *argv)
+                return self._ask("EVALSHA", _sha(operation), 1, self._prefix, *argv)
             except redis.exceptions.NoScriptError:  # the first call, or the server was started anew
                 return self._client.eval(_source(operation), 1, self._prefix, *argv)
-        except (_NotConnected, redis.exceptions.MaxConnectionsError) as error:
-            raise StoreAway(f"the store cannot be reached: {error}", sent=False) from error
-        except redis.exceptions.MovedError as error:
-            raise _of_a_cluster() from error
-        except redis.exceptions.RedisClusterException as error:  # the slot has no node for now
-            raise StoreAway(f"the store refused {operation}: {error}", sent=False) from error
-        except (redis.BusyLoadingError, redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
-            raise StoreAway(f"the store refused {operation}: {error}", sent=False) from error
-        except (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse) as error:
-            raise StoreAway(f"the store did not answer: {error}", sent=True) from error
-        except redis.RedisError as error:  # read only, out of memory: refused
-            raise StoreAway(f"the store refused {operation}: {error}", sent=False) from error
+        except (_NotConnected, redis.RedisError, redis.exceptions.RedisClusterException) as error:
+            raise _failed(operation, error) from error
+
+    def _ask(self, *command: Any) -> Any:
+        client: Any = self._client
+        if self._url.startswith(CLUSTER):
+            return client.execute_command(*command)
+        # What execute_command() does, but for a retry, which we have none of, and for telling how long it took: that
+        # costs a quarter of a round trip.
+        pool = client.connection_pool
+        connection = pool.get_connection()
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        finally:
+            pool.release(connection)
+
+    def _eval(self, operation: str, argv: Sequence[Arg]) -> Any:
+        """The answer, or the error."""
+        import redis
+
+        try:
+            return self._client.eval(_source(operation), 1, self._prefix, *argv)
+        except (_NotConnected, redis.RedisError) as error:
+            return error
+
+    def together(self, calls: Sequence[Callable[[], T]]) -> list[T | StoreAway]:
+        import redis.exceptions
+
+        if len(calls) < FEW or self._url.startswith(CLUSTER):
+            return [_answer(call) for call in calls]
+        # First each call is asked what it would send; then, with the server's answer, what it makes of that.
+        batch = self._here.batch = _Batch()
+        try:
+            for call in calls:
+                with suppress(_Asked):
+                    call()
+            asked = batch.asked
+            chunks = _chunks(asked)
+            for operation in {operation for operation, _, _ in chunks} & MANY - self._known:
+                # Of none: what the server is told of only when it does not know it comes after the others.
+                if self._eval(operation, [*asked[0][1][:COMMON], 1]) == []:
+                    self._known.add(operation)
+            try:
+                with self._client.pipeline(transaction=False) as pipe:
+                    for operation, argv, _ in chunks:
+                        cast("Any", pipe).execute_command("EVALSHA", _sha(operation), 1, self._prefix, *argv)
+                    rows = pipe.execute(raise_on_error=False)
+            except (_NotConnected, redis.RedisError) as error:
+                return [_failed(asked[0][0], error) for _ in calls]
+            answers: list[T | StoreAway] = []
+            for (operation, argv, count), said in zip(chunks, rows, strict=True):
+                some = calls[len(answers) : len(answers) + count]
+                unknown = isinstance(said, redis.exceptions.NoScriptError)
+                row = self._eval(operation, argv) if unknown else said
+                if isinstance(row, Exception):
+                    # one of several that cannot be answered does not keep the others from it
+                    self._here.batch = None
+                    answers += map(_answer, some) if count > 1 else [_failed(operation, row)]
+                else:
+                    self._here.batch = batch
+                    for call, answer in zip(some, row if operation in MANY else [row], strict=True):
+                        batch.answer = [answer]
+                        answers.append(call())
+            return answers
+        finally:
+            self._here.batch = None
 
     def _read(self, call: Callable[[redis.Redis], Any]) -> Any:
         import redis.exceptions
@@ -252,11 +431,33 @@ class RedisStore:
     # ---- enqueue and publish ---------------------------------------------------------------------------------------
 
     def create(self, job: NewJob) -> Created:
-        created, same, epoch, pseq, number, at = self._run(
-            "create", job.id, job.message, job.digest, job.route, job.token, _ms(job.result_ttl),
-            _ms(job.at), _ms(job.delay), _ms(job.expires), _ms(job.expires_in),
-        )  # fmt: skip
-        return Created(bool(created), bool(same), epoch, pseq or None, number or 1, int(at) / 1000)
+        return _created(self._run("create", *_new(job)))
+
+    def create_many(self, jobs: Sequence[NewJob], wires: Sequence[Wire | None] = ()) -> list[Created] | IdTaken:
+        given = [wire for wire in wires if wire is not None]
+        if jobs and len(given) == len(jobs) and all(map(_is_plain, jobs)):
+            made = self._add(jobs, given)
+            if made is not None:
+                return made
+        # As one argument: redis-py takes longer over hundreds of them than the server over all the rest.
+        asked = [[_new(job), *_wired(wire)] for job, wire in zip(jobs, wires or [None] * len(jobs), strict=True)]
+        rows = self._run("create_many", _compact(asked))
+        if isinstance(rows, str):
+            return IdTaken(rows)
+        return [_created(row) for row in rows]
+
+    def _add(self, jobs: Sequence[NewJob], wires: Sequence[Wire]) -> list[Created] | None:
+        """None: one of them is there, or the store is empty."""
+        said: str | None = self._run("add", *_laid_out(jobs, wires))
+        if said is None:
+            return None
+        now, epoch, *left = said.split()
+        pseqs = dict(zip(map(int, left[::2]), map(int, left[1::2]), strict=True))
+        at = int(now) / 1000
+        return [Created(True, True, epoch, pseqs.get(place), at=at) for place in range(1, len(jobs) + 1)]
+
+    def holder(self, key: str) -> str | None:
+        return cast("str | None", self._run("holder", key))
 
     def take_due(self, route: str, n: int) -> list[Taken]:
         return [_taken(row) for row in self._run("take_due", route, n)]
@@ -327,41 +528,111 @@ class RedisStore:
             case _:
                 return NoLease()
 
-    def finish(self, id: str, token: str, end: str, result: str | None) -> bool:
-        return bool(self._run("finish", id, token, end, "" if result is None else "1", result or ""))
+    def finish(self, id: str, token: str, end: str, result: str | None, proof: str = "") -> bool | Followed:
+        return flows.followed(self._run("finish", id, token, end, "" if result is None else "1", result or "", proof))
 
     def retry(self, id: str, token: str, end: str, delay: float, state: str) -> bool | Cancelled:
         return _ended(self._run("retry", id, token, end, _ms(delay), state))
 
-    def fail(self, id: str, token: str, end: str, reason: str) -> bool:
-        return bool(self._run("fail", id, token, end, reason))
+    def fail(self, id: str, token: str, end: str, reason: str) -> bool | Followed:
+        return flows.followed(self._run("fail", id, token, end, reason))
 
     def release(self, id: str, token: str, end: str, delay: float) -> bool | Cancelled:
         return _ended(self._run("release", id, token, end, _ms(delay)))
 
-    def cancelled(self, id: str, token: str, end: str, reason: str) -> bool:
-        return bool(self._run("cancelled", id, token, end, reason))
+    def cancelled(self, id: str, token: str, end: str, reason: str) -> bool | Followed:
+        return flows.followed(self._run("cancelled", id, token, end, reason))
+
+    # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def steps(self, id: str, token: str | None = None) -> dict[str, Kept] | None:
+        rows = self._run("steps", id, token or "")
+        return None if rows is None else {name: _kept(text) for name, text in zip(rows[::2], rows[1::2], strict=True)}
+
+    def begin_step(self, id: str, token: str, step: str, number: int | None) -> bool:
+        return bool(self._run("begin_step", id, token, step, "" if number is None else number) != 0)
+
+    def keep_step(
+        self, id: str, token: str, step: str, number: int | None, text: str, limit: int
+    ) -> Kept | StepsFull | None:
+        answer = self._run("keep_step", id, token, step, "" if number is None else number, text, limit)
+        if isinstance(answer, int):
+            return StepsFull(answer) if answer else None
+        return _kept(answer)
+
+    def forget_step(self, id: str, token: str, step: str) -> bool:
+        return bool(self._run("forget_step", id, token, step) != 0)
+
+    def progress(self, id: str, token: str, said: str) -> bool:
+        return bool(self._run("progress", id, token, said))
 
     # ---- workers ---------------------------------------------------------------------------------------------------
 
     def beat(
-        self, worker: str, *, start: bool = False, dead: Sequence[str] = (), about: str = "", first: float = 0.0
+        self,
+        worker: str,
+        *,
+        start: bool = False,
+        dead: Sequence[str] = (),
+        found: Sequence[str] = (),
+        about: str = "",
+        first: float = 0.0,
     ) -> Beat:
-        alive, processes, cancels, lost = self._run("beat", worker, _ms(first) if start else "", about, *dead)
-        return Beat(bool(alive), tuple(processes), tuple(cancels), tuple(lost))
+        alive, *lists, over = self._run(
+            "beat", worker, _ms(first) if start else "", about, *dead, *(f"?{one}" for one in found)
+        )
+        processes, cancels, lost, cancelled = map(tuple, lists)
+        pairs = tuple((id, process) for id, process in over)
+        return Beat(bool(alive), processes, cancels, lost, cancelled, pairs)
 
-    def leave(self, worker: str) -> list[str]:
-        return cast("list[str]", self._run("leave", worker))
+    def leave(self, worker: str, *, seen: bool = True) -> list[str]:
+        return cast("list[str]", self._run("leave", worker, int(seen) or ""))
 
     def reap(self, n: int) -> list[tuple[str, str]]:
         return [(id, why) for id, why in self._run("reap", n)]
+
+    # ---- workflows and children -------------------------------------------------------------------------------------
+
+    def create_flow(self, flow: NewFlow, jobs: Sequence[FlowJob]) -> list[str] | None:
+        said = self._run("create_flow", *flows.asked(flow), *flows.written(jobs))
+        return None if isinstance(said, str) else list(said)
+
+    def start_flow(self, flow: NewFlow) -> Started:
+        parent, fence = flow.parent or ("", "")
+        said, epoch, rows = self._run("start_flow", flow.id, flow.token, parent, fence, flow.near)
+        return Started(said, epoch, flows.rang(rows))
+
+    def follow(self, n: int) -> Left:
+        more, ids = self._run("follow", n)
+        return Left(bool(more), tuple(ids))
+
+    def cancel_flow(self, id: str, reason: str) -> str:
+        return cast("str", self._run("cancel_flow", id, reason))
+
+    def inputs(self, ids: Sequence[str]) -> list[Input]:
+        return flows.inputs(self._read, self._prefix, ids)
+
+    def members(self, owner: str) -> list[str]:
+        return cast("list[str]", self._read(lambda client: client.lrange(f"{self._prefix}members:{owner}", 0, -1)))
+
+    def kin(self, ids: Sequence[str]) -> list[Kin | None]:
+        return flows.kin(self._read, self._prefix, ids)
+
+    def flow(self, id: str) -> FlowState | None:
+        return flows.state(self._read(lambda client: client.hgetall(f"{self._prefix}flow:{id}")), id)
 
     # ---- by hand ---------------------------------------------------------------------------------------------------
 
     def cancel(self, id: str, reason: str) -> str:
         return cast("str", self._run("cancel", id, reason))
 
-    def cancel_requested(self, ids: Sequence[str]) -> dict[str, str]:
+    def cancel_requested(self, ids: Sequence[str], worker: str = "") -> dict[str, str]:
+        if worker:
+            listed = self._read(lambda client: client.smembers(f"{self._prefix}cancels:{worker}"))
+            ids = [id for id in ids if id in listed]
+            if not ids:
+                return {}
+
         def read(client: redis.Redis) -> Any:
             with client.pipeline(transaction=False) as pipe:
                 for id in ids:
@@ -376,25 +647,76 @@ class RedisStore:
         }
 
     def revive(
-        self, id: str, *, message: str | None = None, route: str | None = None, handed_over: bool = False
+        self,
+        id: str,
+        *,
+        message: str | None = None,
+        route: str | None = None,
+        handed_over: bool = False,
+        anew: bool = False,
     ) -> Taken | None:
-        row = self._run("revive", id, message or "", route or "", "1" if handed_over else "")
+        row = self._run("revive", id, message or "", route or "", "1" if handed_over else "", "1" if anew else "")
         return None if row is None else _taken(row)
 
     def purge(self, route: str, n: int, reason: str) -> list[str]:
         return cast("list[str]", self._run("purge", route, n, reason))
 
-    def quarantine(self, raw: str, reason: str) -> None:
-        self._run("quarantine", raw, reason, len(reason), *self._quarantine)
+    def quarantine(self, raw: str, reason: str, *, source: str = "") -> None:
+        reason, source = reason[:MOST_SAID], source[:MOST_SAID]
+        self._run("quarantine", raw, reason + source, f"{len(reason)},{len(source)}", *self._quarantine)
 
     def quarantined(self, n: int, skip: int = 0) -> list[Quarantined]:
         gone = self._gone(self._dead_ttl) / 1000
         rows = self._read(lambda client: client.lrange(f"{self._prefix}quarantine", skip, skip + n - 1))
         out = []
         for row in rows:
-            at, size, rest = row.split("|", 2)
-            out.append(Quarantined(raw=rest[int(size) :], reason=rest[: int(size)], at=int(at) / 1000))
+            at, sizes, rest = row.split("|", 2)
+            reason, _, source = sizes.partition(",")  # "12,7"; "12" where its source is not told
+            said = int(reason), int(reason) + int(source or 0)
+            out.append(Quarantined(rest[said[1] :], rest[: said[0]], int(at) / 1000, rest[said[0] : said[1]]))
         return [one for one in out if one.at > gone]
+
+    # ---- schedules -------------------------------------------------------------------------------------------------
+
+    def put_schedule(self, name: str, text: str, when: str, due: int | None, *, declared: bool) -> str:
+        at = "" if due is None else due
+        return cast("str", self._run("put_schedule", name, text, when, at, "1" if declared else ""))
+
+    def remove_schedule(self, name: str) -> bool:
+        return bool(self._run("remove_schedule", name))
+
+    def pause_schedule(self, name: str, paused: bool, due: int | None = None) -> bool:
+        return bool(self._run("pause_schedule", name, "1" if paused else "", "" if due is None else due))
+
+    def due_schedules(self, n: int) -> list[DueSchedule]:
+        now, rows = self._run("due_schedules", n)
+        return [DueSchedule(name, text, int(due), int(now)) for name, text, due in rows]
+
+    def fire(
+        self, name: str, text: str, due: int, following: int | None, jobs: Sequence[NewJob], *, once: bool
+    ) -> list[str] | None:
+        each = [
+            part
+            for job in jobs
+            for part in (
+                job.id, job.message, job.digest, job.route, _ms(job.result_ttl), _ms(job.at), _ms(job.expires_in),
+                job.key or "", job.if_held, _ms(job.key_ttl),
+            )
+        ]  # fmt: skip
+        at = "" if following is None else following
+        return cast("list[str] | None", self._run("fire", name, text, due, at, "1" if once else "", *each))
+
+    def schedules(self, name: str | None = None) -> list[ScheduleRow]:
+        found: dict[str, ScheduleRow] = {}
+        for start in itertools.count(0, CHUNK):
+            rows = self._run("schedules", name or "", start, start + CHUNK - 1)
+            for its_name, text, due, paused, fired, job in rows:
+                at = None if due == "inf" else int(due)
+                if text:
+                    found[its_name] = ScheduleRow(its_name, text, at, bool(paused), int(fired) if fired else None, job)
+            if len(rows) < CHUNK:
+                break
+        return list(found.values())
 
     # ---- reads -----------------------------------------------------------------------------------------------------
 
@@ -406,6 +728,10 @@ class RedisStore:
         if "message" not in row:
             return None
         due = None
+        kids: list[str] = self.members(id) if "kids" in row else []
+        waits: set[str] = set()
+        if "flow" in row:
+            waits = self._read(lambda client: client.smembers(f"{self._prefix}waits:{id}"))
         if row["status"] in {"scheduled", "retrying", "queued"}:
             due = self._read(lambda client: client.zscore(f"{self._prefix}due:{row['route']}", id))
         return Record(
@@ -425,6 +751,18 @@ class RedisStore:
             result_ttl=int(row["result_ttl"]) / 1000,
             cancel_requested=row.get("cancel"),
             suspect=int(row.get("suspect", 0)),
+            progress=row.get("progress", ""),
+            parent=row.get("parent", ""),
+            root=row.get("root", ""),
+            flow=row.get("flow", ""),
+            after=tuple(filter(None, row.get("after", "").split(","))),
+            waits=tuple(sorted(waits)),
+            children=tuple(kids),
+            rule=row.get("rule", ""),
+            undoes=row.get("undoes", ""),
+            stopped=row.get("stopped", ""),
+            needs=int(row.get("needs", 0)),
+            key=row.get("key"),
             runs=tuple(_run(row[f"start{run}"], row.get(f"end{run}")) for run in range(1, int(row["runs"]) + 1)),
         )
 
@@ -440,6 +778,11 @@ class RedisStore:
                 return pipe.execute()
 
         return [None if status is None else JobStatus(status) for status in self._read(read)]
+
+    def glimpse(self, id: str) -> tuple[str, ...] | None:
+        fields = ("status", "runs", "progress", "pseq", "cancel")
+        found = self._read(lambda client: client.hmget(f"{self._prefix}job:{id}", *fields))
+        return None if found[0] is None else tuple(value or "" for value in found)
 
     def result(self, id: str) -> str | None:
         return cast("str | None", self._read(lambda client: client.get(f"{self._prefix}result:{id}")))
@@ -498,9 +841,81 @@ def _ended(answer: int | str) -> bool | Cancelled:
     return Cancelled(answer) if isinstance(answer, str) else bool(answer)
 
 
+def _new(job: NewJob) -> list[str]:
+    """What create.lua takes."""
+    times = (job.result_ttl, job.at, job.delay, job.expires, job.expires_in)
+    named = (job.key or "", job.if_held, _ms(job.key_ttl), flows.ties(job))
+    return [job.id, job.message, job.digest, job.route, job.token, *map(_ms, times), *named]
+
+
+def _wired(wire: Wire | None) -> list[Any]:
+    return [] if wire is None else [wire.pseq, wire.epoch, *(1 + place for place in wire.at), wire.commands]
+
+
+def _is_plain(job: NewJob) -> bool:
+    """As add.lua has them."""
+    times = (job.at, job.delay, job.expires, job.expires_in)
+    return times == (None,) * 4 and job.key is None and job.parent is None and not job.elsewhere
+
+
+def _laid_out(jobs: Sequence[NewJob], wires: Sequence[Wire]) -> tuple[bytes, str]:
+    """What add.lua takes."""
+    parts: list[bytes] = []
+
+    def add(text: str) -> int:
+        part = text.encode("utf-8", "surrogatepass")
+        parts.append(part)
+        return len(part)
+
+    def add_marked(text: str, wire: Wire) -> list[int]:
+        epoch_first = text.index(wire.epoch) < text.index(wire.pseq)
+        marks = (wire.epoch, wire.pseq) if epoch_first else (wire.pseq, wire.epoch)
+        before, _, rest = text.partition(marks[0])
+        between, _, after = rest.partition(marks[1])
+        return [add(before), add(between), add(after), *([1] if epoch_first else [])]
+
+    own = [
+        [add(text) for text in (job.id, job.message, job.digest, job.route, job.token, _ms(job.result_ttl))]
+        for job in jobs
+    ]
+    commands = [
+        [
+            [add_marked(text, wire) if (i, k) == wire.at else add(text) for k, text in enumerate(command)]
+            for i, command in enumerate(wire.commands)
+        ]
+        for wire in wires
+    ]
+    return b"".join(parts), _compact([own, commands])
+
+
+def _created(row: Any) -> Created:
+    created, same, epoch, pseq, number, at, other, again = row
+    return Created(
+        created == 1,
+        bool(same) or created == -1,
+        epoch,
+        pseq or None,
+        number or 1,
+        int(at) / 1000,
+        other or None,
+        bool(again),
+        stale=created == -1,
+    )
+
+
 def _taken(row: list[Any]) -> Taken:
     message, pseq, number, epoch = row
     return Taken(message, int(pseq), int(number), epoch)
+
+
+def _kept(text: str) -> Kept:
+    number, attempt, at, rest = text.split("|", 3)
+    return Kept(
+        number=int(number) if number else None,
+        attempt=int(attempt),
+        at=int(at) / 1000,
+        text=rest[1:] if rest.startswith("=") else None,
+    )
 
 
 def _run(start: str, end: str | None) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -168,11 +168,13 @@ class TestC2CrashLoops:
         assert not workers.journal.entries(job.id, "end")
 
     def test_it_says_what_it_returns_and_raises(self, workers: WorkerBench) -> None:
-        with workers.supervised():
+        infos = []
+        with workers.supervised():  # one after the other: none is lost with another one
             good = tasks.without_policy.enqueue(["killed", "ok"])
+            infos.append(workers.ended(good, within=ALONE))
             again = tasks.follow.enqueue(["killed", "connection", "ok"])
-            bad = tasks.follow_async.enqueue(["killed", "bug"])
-            infos = [workers.ended(job, within=ALONE) for job in (good, again, bad)]
+            infos.append(workers.ended(again, within=ALONE))
+            infos.append(workers.ended(tasks.follow_async.enqueue(["killed", "bug"]), within=ALONE))
         assert [one.status for one in infos] == ["succeeded", "succeeded", "failed"]
         assert (good.result(timeout=0), again.result(timeout=0)) == ("attempt 2", "attempt 3")
         assert [one.outcome for one in infos[1].attempts] == ["lost", "retried", "succeeded"]

@@ -6,6 +6,7 @@ import pytest
 
 from queuekit.testing import tasks
 from queuekit.testing.bench import SLACK
+from queuekit.testing.process import living
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,14 +60,29 @@ class TestC12:
         info = bench.ended(job)
         assert [(one.number, one.outcome) for one in info.attempts] == [(1, "released"), (1, "succeeded")]
 
-    def test_a_second_signal_does_not_hang(self, new_bench: Callable[..., WorkerBench]) -> None:
+    @pytest.mark.parametrize("task", [tasks.sleep, tasks.stubborn], ids=["blocking", "stubborn"])
+    def test_three_signals_in_a_row(self, new_bench: Callable[..., WorkerBench], task: Task[..., Any, Any]) -> None:
+        """They are no crash, whatever runs: the attempt is handed back, and nothing is left of the worker."""
         bench = new_bench(grace=GRACE)
         worker = bench.start_worker()
-        job = tasks.sleep.enqueue(30.0)
+        job = task.enqueue(60.0)
         bench.started(job)
-        worker.terminate()
-        bench.app.store.now()
-        worker.terminate()
-        worker.wait(GRACE + 5 + SLACK)
-        bench.until(lambda: job.info().attempts[0].outcome in {"released", "lost"}, "the job is back", within=5)
-        bench.until(lambda: not worker.family(), "all its processes have ended", within=10)
+        family = worker.family()
+        worker.terminate(times=3)
+        assert worker.wait(GRACE + 5 + SLACK) == 0
+        info = job.info()
+        assert (info.status, [one.outcome for one in info.attempts]) == ("queued", ["released"])
+        assert not bench.journal.entries(job.id, "end")
+        bench.until(lambda: not worker.family(), "all its processes have ended", within=5)
+        bench.until(lambda: not living(family), "none of them is left", within=5)
+
+    def test_a_signal_to_all_processes_leaves_the_grace(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """systemd's default, and Ctrl-C in a terminal: children get what is meant for the worker."""
+        bench = new_bench(grace=10.0)
+        worker = bench.start_worker()
+        job = tasks.sleep.enqueue(1.5)
+        bench.started(job)
+        worker.terminate_all()
+        assert worker.wait(10 + 5 + SLACK) == 0
+        assert [one.outcome for one in job.info().attempts] == ["succeeded"]
+        bench.until(lambda: not worker.family(), "all its processes have ended", within=5)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from queuekit import task as task_module
-from queuekit.message import Publication
+from queuekit.message import Message, Publication
+from queuekit.signing import Signer
+from queuekit.store import NewJob
 from queuekit.testing import late, tasks
 from queuekit.testing.bench import TASKS
 
@@ -24,13 +28,21 @@ class Forged(Publication):
 
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def header(self) -> Mapping[str, Any]:
-        return {**Publication.header(self), **self.changes}
+    def header(self, *, hidden: bool = False) -> Mapping[str, Any]:
+        return {**Publication.header(self, hidden=hidden), **self.changes}
+
+
+class Renamed(Publication):
+    """Sent again under another native id."""
+
+    @property
+    def native_id(self) -> str:
+        return "another-id"
 
 
 def forge(publication: Publication, **changes: Any) -> Forged:
     message = dataclasses.replace(publication.message, id=f"{publication.message.id}-forged")
-    return Forged(message, publication.pseq, 1, publication.epoch, changes)
+    return Forged(message, publication.pseq, 1, publication.epoch, publication.signer, changes)
 
 
 HEADERS: dict[str, dict[str, Any]] = {
@@ -62,6 +74,67 @@ class TestC13:
         assert found[1]
         assert (job.result(timeout=20), neighbour.result(timeout=20)) == (2, 3)
         assert (workers.worker.pid, workers.worker.exit_code) == (pid, None)
+
+    def test_a_message_that_was_sent_again_under_another_id(self, workers: WorkerBench) -> None:
+        """With the doorbell of a job that waits for its time: it stays what it is."""
+        before = in_quarantine(workers)
+        job = tasks.add.options(delay=600).enqueue(1)
+        publication = workers.publication(job)
+        workers.ring(Renamed(publication.message, 1, 1, publication.epoch, publication.signer))
+        found = workers.until(lambda: in_quarantine(workers) - before, "it is in quarantine")
+        assert any("another-id" in raw and f"its doorbell is of the job {job.id}" in reason for raw, reason in found)
+        assert job.status() == "scheduled"
+        assert job.cancel()
+
+    def test_a_message_that_is_larger_than_any_of_ours(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """It is kept shortened."""
+        bench = new_bench(payload_limit=40_000)
+        bench.start_worker()
+        limit = bench.app.settings.doorbell_limit
+        job = tasks.add.options(delay=600).enqueue(1)
+        publication = bench.publication(job)
+        noise = random.Random(1).randbytes(limit).hex()  # noise, of which nothing can be compressed
+        large = dataclasses.replace(publication.message, args=[noise])
+        bench.ring(Publication(large, publication.pseq, 1, publication.epoch, publication.signer))
+        (found,) = bench.until(lambda: in_quarantine(bench), "it is in quarantine")
+        assert str(limit) in found[1]
+        assert len(found[0]) < limit / 2
+        (kept,) = bench.app.store.quarantined(5)
+        assert bench.settings["namespace"] in kept.source
+        assert tasks.add.enqueue(2).result(timeout=20) == 3
+        assert bench.worker.exit_code is None
+
+    def test_with_a_key_nothing_runs_that_nobody_signed(self, new_bench: Callable[..., WorkerBench]) -> None:
+        """Neither a doorbell nor a record of somebody without the key; what was signed runs beside them."""
+        bench = new_bench(signing_key=secrets.token_hex(32))
+        theirs = Signer([secrets.token_hex(32)], bench.settings["namespace"])
+        backend = bench.target.backend
+        bench.start_worker()
+        job = tasks.add.options(delay=600).enqueue(1)
+        for number, by in enumerate([None, theirs]):
+            bench.ring(dataclasses.replace(forge(bench.publication(job)), signer=by, number=number + 1))
+            made = Message(f"record-{number}", tasks.add.name, [1], {}, "default", backend)
+            new = NewJob(made.id, made.seal(by), "", made.route, made.id, 60.0)
+            created = bench.app.store.create(new)  # with a doorbell of a steward, which has the key
+            signer = bench.app.settings.signer
+            bench.ring(Publication(made, created.pseq or 0, created.number, created.epoch, signer))
+        none = "has no signature, and a signing_key is set here"
+        other = "is of none of the keys here, or it was changed"
+        wanted = {
+            f"the doorbell {none}",
+            f"the signature of the doorbell {other} since",
+            f"the record of job record-0: the message {none}",
+            f"the record of job record-1: the signature of the message {other} since",
+        }
+        bench.until(lambda: {why for _, why in in_quarantine(bench)} >= wanted, "all four are in quarantine")
+        assert tasks.add.enqueue(2).result(timeout=20) == 3
+        assert job.status() == "scheduled"
+        for number in range(2):
+            record = bench.app.store.get(f"record-{number}")
+            assert record is not None
+            assert record.attempt == 0
+            assert not bench.journal.entries(f"record-{number}")
+        assert bench.worker.exit_code is None
 
     def test_a_doorbell_that_names_another_task(self, new_bench: Callable[..., WorkerBench]) -> None:
         """The record says what runs, and with which arguments."""
@@ -135,13 +208,13 @@ class TestC13:
         assert job.result() == "known by now"
         assert [(one.number, one.outcome) for one in job.info().attempts] == [(1, "released"), (1, "succeeded")]
 
-    def test_a_doorbell_without_a_record_is_dropped(
+    def test_a_doorbell_without_a_record_is_kept_aside(
         self,
         new_bench: Callable[..., WorkerBench],
         new_broker: Callable[[], Server],
         new_server: Callable[[], RedisServer],
     ) -> None:
-        """The record has expired: this very store let it go, so there is nothing to keep."""
+        """Its record has expired, or somebody has made it up."""
         import redis
 
         broker, store = new_broker(), new_server()
@@ -153,9 +226,9 @@ class TestC13:
                 if job.id.encode() in key:
                     client.delete(key)
         bench.start_worker()
-        bench.settle()
+        found = bench.until(lambda: in_quarantine(bench), "it is in quarantine")
+        assert any(job.id in raw and "has no record of it" in reason for raw, reason in found)
         assert not bench.journal.entries(job.id)
-        assert not in_quarantine(bench)
         assert bench.worker.exit_code is None
 
     def test_a_message_from_before_the_store_was_lost(

@@ -6,9 +6,10 @@ import base64
 import json
 import pickle
 import uuid
+import zlib
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from queuekit.testing.rabbit import confirmed_channel
 from queuekit.testing.raw import Bomb, header
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ def messages(settings: Settings, queue: str, ran: Path) -> Iterator[tuple[str, b
     yield "a task that nobody declared", True, send(command, task("os.system"), JSON)
     yield "another task under our header", True, send(command, task("os.system", queuekit=ours), JSON)
     yield "a task of ours without our header", True, send(arguments, task(add), JSON)
+    large = zlib.compress(bytes(1 << 26))
+    packed = task(add, queuekit=ours, compression="gzip")
+    yield "what becomes a thousand times as large", True, send(large, packed, JSON)
+    yield "a compression that nobody knows", True, send(arguments, {**packed, "compression": "no-such"}, JSON)
     yield "no headers", True, send(arguments, {}, JSON)
 
 
@@ -105,17 +110,10 @@ def _rabbitmq_send(url: str, name: str) -> Send:
         def put() -> None:
             import amqp
 
-            parts = urlsplit(url)
-            with amqp.Connection(
-                f"{parts.hostname}:{parts.port or 5672}",
-                userid=parts.username or "guest",
-                password=parts.password or "guest",
-                confirm_publish=True,
-            ) as connection:
+            with confirmed_channel(url) as channel:
                 encoding = "binary" if content_type == PICKLE else "utf-8"
                 make: Any = amqp.Message  # its types are wrong
                 message = make(body, content_type=content_type, content_encoding=encoding, application_headers=headers)
-                channel: Any = connection.channel()
                 channel.basic_publish(message, routing_key=name, mandatory=True)
 
         return put

@@ -52,5 +52,6 @@ def messages(settings: Settings, queue: str, ran: Path) -> Iterator[tuple[str, b
     yield "a function by name under our header", True, push("by-name-2", data=packed(by_name), meta=meta)
     yield "a task of ours without our header", True, push("no-header", data=packed(ours))
     yield "a callback by name", True, push("callback", data=packed(ours), failure_callback_name="os.abort")
+    yield "what becomes a thousand times as large", True, push("bomb", data=packed(bytes(1 << 26)), meta=meta)
     yield "a status that RQ does not know", True, push("status", data=packed(ours), meta=meta, status="mystery")
     client.close()

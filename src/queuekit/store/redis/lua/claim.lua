@@ -1,4 +1,4 @@
--- 1 id, 2 epoch, 3 pseq, 4 route, 5 worker, 6 process, 7 token, 8 timeout ('' = none), 9 seen,
+-- 1 id, 2 epoch, 3 pseq, 4 route, 5 worker, 6 process, 7 token, 8 hard limit in ms ('' = none), 9 seen,
 -- 10-13 if lost: delay, state, end, reason, 14-17 if over the limit: the same, 18 the grace of what is not known here,
 -- 19 whether a lost attempt may be spared ('1' or ''), 20 whether the process runs nothing else ('1' or '')
 local id, token, worker = A(1), A(7), A(5)
@@ -25,6 +25,7 @@ if status == 'running' then
 end
 if status == 'cancelled' then return {'cancelled', r[7]} end
 if status == 'succeeded' or status == 'failed' then return {'done', status} end
+if status == 'waiting' then return {'early', int(NOW)} end  -- for others: whoever ends last sends the doorbell
 -- a request that arrives after its attempt was ended: nobody waits for the answer, and a fence is valid once
 if r[12] and string.sub(r[12], 1, #token + 1) == token .. ':' then return {'busy'} end
 local due = redis.call('ZSCORE', P .. 'due:' .. route, id)
@@ -71,5 +72,5 @@ redis.call('HSET', job(id), 'status', 'running', 'fence', token, 'worker', worke
            'lost_spare', A(19))
 redis.call('ZADD', P .. 'running', r[9], id)
 redis.call('HSET', P .. 'worker:' .. worker, id, A(6))
-if A(8) ~= '' then redis.call('ZADD', P .. 'deadlines', int(NOW + tonumber(A(8))), id) end
+if A(8) ~= '' then redis.call('HSET', job(id), 'limit_at', int(NOW + tonumber(A(8)))) end
 return claimed(number, int(NOW))

@@ -3,7 +3,7 @@
 -- It only reads. The indexes are merged by moment and id; what is looked at is bounded, in jobs and in bytes, so that a
 -- page may be short, or empty, and still not be the last.
 local BYTES, CHUNK = 4194304, 50
-local HOME = {scheduled = 'waiting', queued = 'waiting', retrying = 'waiting', running = 'running',
+local HOME = {waiting = 'waiting', scheduled = 'waiting', queued = 'waiting', retrying = 'waiting', running = 'running',
               succeeded = 'succeeded', cancelled = 'cancelled', failed = 'failed'}
 local KEEP = {succeeded = RETENTION, cancelled = RETENTION, failed = DEAD_TTL}
 local all, wanted, newest = A(1) == '', {}, A(5) == '1'

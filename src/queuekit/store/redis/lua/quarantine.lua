@@ -1,4 +1,4 @@
--- raw, reason, the reason's length in characters, the most entries, the most bytes
+-- raw, reason and source, the lengths of these two in characters ("12,7"), the most entries, the most bytes
 local key, meta = P .. 'quarantine', P .. 'meta'
 local limit, most = tonumber(A(4)), tonumber(A(5))
 local entry = int(NOW) .. '|' .. A(3) .. '|' .. A(2) .. A(1)

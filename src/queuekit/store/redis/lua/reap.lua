@@ -29,10 +29,8 @@ redis.call('HSET', meta, 'tick', int(NOW), 'run_id', run_id)
 if NOW < suspended then return {} end
 
 local out = {}
-for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', int(NOW), 'LIMIT', 0, A(1))) do
-  for _, id in ipairs(settle_all(worker)) do out[#out + 1] = {id, 'lost'} end
-end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', int(NOW), 'LIMIT', 0, A(1))) do
-  if settle(id, 'limit') then out[#out + 1] = {id, 'time_limit'} end
+local gone = redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', int(NOW), 'WITHSCORES', 'LIMIT', 0, A(1))
+for i = 1, #gone, 2 do  -- with the moment of its last beat: it may have died a lease ago, before the limit of its attempts
+  for _, one in ipairs(settle_all(gone[i], tonumber(gone[i + 1]) - LEASE)) do out[#out + 1] = one end
 end
 return out

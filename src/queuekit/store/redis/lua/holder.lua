@@ -1,0 +1,2 @@
+-- key
+return holder(A(1)) or false

@@ -1,0 +1,155 @@
+"""Many jobs recorded in one step, and their doorbells with them where the broker is the store's own Redis."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from queuekit.store import Created, IdTaken, NewJob, Wire
+
+if TYPE_CHECKING:
+    from store_world import World
+
+R = "celery:q:0"
+
+
+def new(id: str, *, digest: str = "", **more: object) -> NewJob:
+    return NewJob(id, f'{{"id":"{id}"}}', digest or f"digest of {id}", R, f"new-{id}", 60.0, **more)  # type: ignore[arg-type]
+
+
+def wire(key: str, text: str = '{"pseq": 4711, "epoch": "EPOCH"}', *before: tuple[str, ...]) -> Wire:
+    return Wire((*before, ("RPUSH", key, text)), (len(before), 2), "4711", "EPOCH")
+
+
+# ---- every store -------------------------------------------------------------------------------------------------------
+
+
+def test_each_is_recorded_as_by_create(world: World) -> None:
+    made = world.store.create_many([new("a"), new("b", delay=5.0), new("c", expires_in=1.0)])
+    assert isinstance(made, list)
+    assert [(one.created, one.same, one.pseq, one.number) for one in made] == [
+        (True, True, 1, 1), (True, True, None, 1), (True, True, 2, 1),
+    ]  # fmt: skip
+    assert [str(world.get(id).status) for id in "abc"] == ["queued", "scheduled", "queued"]
+    assert world.store.create_many([]) == []
+
+
+def test_asked_again_it_gives_the_same_answer(world: World) -> None:
+    jobs = [new("a"), new("b")]
+    assert world.store.create_many(jobs) == world.store.create_many(jobs)
+    assert world.store.create(jobs[0]) == Created(True, True, world.store.epoch(), 1, 1)
+
+
+def test_all_or_none(world: World) -> None:
+    world.store.create(new("b"))
+    assert world.store.create_many([new("a"), new("b", digest="another")]) == IdTaken("b")
+    assert world.store.get("a") is None
+    assert world.store.create_many([new("a"), new("c"), new("a", digest="another")]) == IdTaken("a")
+    assert world.store.get("c") is None
+
+
+def test_half_an_emoji_and_what_json_has_to_escape(world: World) -> None:
+    message = '{"id":"a","args":["\ud83d \\u0000 \\" é 😀"]}'
+    world.store.create_many([NewJob("a", message, "d", R, "t", 60.0)])
+    assert world.get("a").message == message
+
+
+# ---- Redis, with the doorbell --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["published", "refused"])
+def test_plain_jobs_are_written_in_short_as_at_length(
+    redis_world: World, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    store, key = redis_world.store, f"{redis_world.prefix}broker"
+    store.epoch()
+    wired = wire(key, '{"pseq": 4711, "epoch": "EPOCH"}', ("SADD", f"{key}s", key), *([("GET",)] if refused else []))
+    found, answers = [], []
+    for short in (True, False):
+        if not short:
+            monkeypatch.setattr(type(store), "_add", lambda *_: None)
+        answers.append(store.create_many([new("a"), new("b")], [wire(key, '["EPOCH",4711]'), wired]))
+        found.append({name: contents(redis_world, name) for name in redis_world.key_names() - {"meta"}})
+        redis_world.command("DEL", *(f"{redis_world.prefix}{name}" for name in found[-1]))
+    assert answers[0] == answers[1]
+    assert found[0] == found[1]
+
+
+def contents(world: World, name: str) -> Any:
+    key = f"{world.prefix}{name}"
+    reads = {
+        "hash": ("HGETALL",),
+        "zset": ("ZRANGE", 0, -1, "WITHSCORES"),
+        "set": ("SMEMBERS",),
+        "list": ("LRANGE", 0, -1),
+    }
+    read, *rest = reads[world.command("TYPE", key)]
+    return world.command(read, key, *rest)
+
+
+@pytest.mark.parametrize(
+    "more", [{"delay": 5.0}, {"expires_in": 1.0}, {"key": "k"}, {"elsewhere": True}, {"parent": ("p", "f")}], ids=str
+)
+def test_what_is_more_than_plain_is_written_at_length(
+    redis_world: World, monkeypatch: pytest.MonkeyPatch, more: dict[str, object]
+) -> None:
+    ran: list[str] = []
+    run: Any = type(redis_world.store)._run  # type: ignore[attr-defined]
+
+    def noted(store: Any, operation: str, *args: Any) -> Any:
+        ran.append(operation)
+        return run(store, operation, *args)
+
+    monkeypatch.setattr(type(redis_world.store), "_run", noted)
+    wires = [wire(f"{redis_world.prefix}broker")] * 2
+    redis_world.store.create_many([new("b"), new("a", **more)], wires)
+    assert ran == ["create_many"]
+
+
+def test_twice_one_id_in_a_batch(redis_world: World) -> None:
+    key = f"{redis_world.prefix}broker"
+    redis_world.store.epoch()
+    redis_world.store.create_many([new("a"), new("a")], [wire(key)] * 2)
+    assert redis_world.command("LLEN", key) == 1
+
+
+def test_record_and_doorbell_in_one_step(redis_world: World) -> None:
+    store, key = redis_world.store, f"{redis_world.prefix}broker"
+    made = store.create_many(
+        [new("a"), new("b"), new("c", delay=9.0)],
+        [wire(key), wire(key, '["EPOCH",4711]', ("SADD", f"{key}s", key)), wire(key)],
+    )
+    assert isinstance(made, list)
+    assert [one.pseq for one in made] == [None, None, None], "nothing is left to be published"
+    epoch = store.epoch()
+    assert redis_world.command("LRANGE", key, 0, -1) == [f'{{"pseq": 1, "epoch": "{epoch}"}}', f'["{epoch}",2]']
+    assert redis_world.command("SMEMBERS", f"{key}s") == {key}
+    assert redis_world.get("b").pseq == 2
+    assert redis_world.command("ZCARD", f"{redis_world.prefix}outbox:{R}") == 0
+    # a lost reply: asked again, it rings once
+    again = store.create_many([new("a")], [wire(key)])
+    assert again == [Created(True, True, epoch, None, 1)]
+    assert redis_world.command("LLEN", key) == 2
+
+
+def test_a_text_like_the_marks_in_the_arguments_stays(redis_world: World) -> None:
+    """They are made up for each job; and only one argument of one command is looked at."""
+    key = f"{redis_world.prefix}broker"
+    job = NewJob("a", json.dumps({"id": "a", "args": ["4711", "EPOCH"]}), "d", R, "t", 60.0)
+    redis_world.store.create_many([job], [wire(key, '{"pseq": 4711, "epoch": "EPOCH"}', ("SADD", f"{key}s", "4711"))])
+    assert redis_world.command("SMEMBERS", f"{key}s") == {"4711"}
+    assert json.loads(redis_world.get("a").message)["args"] == ["4711", "EPOCH"]
+
+
+@pytest.mark.parametrize("asked_again", [False, True])
+def test_what_the_broker_refuses_is_left_to_be_published(redis_world: World, asked_again: bool) -> None:
+    """A user of the store who may not write to the broker's keys; here, a key of another type."""
+    store, key = redis_world.store, f"{redis_world.prefix}broker"
+    redis_world.command("SET", key, "no list")
+    made = store.create_many([new("a")], [wire(key)])
+    if asked_again:
+        made = store.create_many([new("a")], [wire(key)])
+    assert made == [Created(True, True, store.epoch(), 1, 1)]
+    assert redis_world.command("ZCARD", f"{redis_world.prefix}outbox:{R}") == 1
