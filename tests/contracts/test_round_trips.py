@@ -94,8 +94,8 @@ def check(app: App, turns: Callable[[], int], broker: Broker, most: int, *, many
         waiting = outbox(broker)
         before = turns()
         jobs += echo.enqueue_many([(n,) for n in range(400)])
-        if many:  # a batch as one, and some more where the server answers what is still being sent
-            assert turns() - before < 40
+        if many:  # two batches; but each is sent in pieces of some kB, and a server may answer between any two of them
+            assert turns() - before < 200
         app.close()
     assert outbox(broker) == 0, "what is told later is told"
     assert waiting == (0 if most == 1 else 10)
