@@ -14,11 +14,11 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from queuekit.adapters import Wiring
 from queuekit.clients import refuse_cluster
@@ -37,10 +37,12 @@ from queuekit.events import EventKind, Hooks, event_of, load_hooks, tell_cancell
 from queuekit.handle import Job
 from queuekit.job import moment
 from queuekit.message import InvalidMessage, Message, Publication
+from queuekit.payload.arguments import Arguments
 from queuekit.scheduling import Schedules
-from queuekit.store import IdTaken, NewJob, StoreAway, Wire
+from queuekit.store import Created, IdTaken, NewJob, StoreAway
 from queuekit.store.revival import revive
-from queuekit.task import find_task, registered_tasks
+from queuekit.task import Options, find_task, registered_tasks
+from queuekit.template import Prepared, Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,9 +52,11 @@ if TYPE_CHECKING:
     from queuekit.adapters.memory import MemoryAdapter
     from queuekit.events import JobHook
     from queuekit.settings import Settings
-    from queuekit.store import Created, Store, Taken
-    from queuekit.task import Call
+    from queuekit.store import Store, Taken, Wire
+    from queuekit.task import Call, Task
     from queuekit.worker import Worker
+
+    _Batch: TypeAlias = tuple[Sequence[Call[Any]], list[Prepared]]
 
 T = TypeVar("T")
 
@@ -109,6 +113,8 @@ class App:
         self._store: Store | None = None
         self._confirmations: Confirmations | None = None
         self._ask_broker_at = 0.0  # time.monotonic()
+        self._templates: weakref.WeakKeyDictionary[Task[..., Any, Any], Template] = weakref.WeakKeyDictionary()
+        self._seen: weakref.WeakSet[Task[..., Any, Any]] = weakref.WeakSet()
         # Of the App that a command has made, before it imports the user's modules, which may call configure():
         self.command_line: Mapping[str, Any] | None = None  # what goes before that
         self.final = False  # they have been imported elsewhere, and what they said is among its settings
@@ -123,6 +129,11 @@ class App:
         plain = url is not None and url.startswith(("redis://", "rediss://", "unix://", "sentinel://"))
         one = plain and url == settings.resolved_store_url and settings.signer is None
         return one and isinstance(self.adapter, Wiring)
+
+    @cached_property
+    def _plain(self) -> bool:
+        """Whether jobs here may be made by a template."""
+        return self._on_one_redis and self.settings.payload_codec is None
 
     @property
     def in_use(self) -> bool:
@@ -231,52 +242,107 @@ class App:
 
     def enqueue(self, call: Call[Any]) -> Job[Any]:
         """See Task.enqueue()."""
-        return self._enqueue_batch([call])[0]
+        return self._record([call], [self._prepared(call)], [])[0]
 
-    def enqueue_batches(self, calls: Iterable[Call[Any]], size: int) -> Iterator[list[Job[Any]]]:
-        """See Task.enqueue_batches()."""
-        calls, done = iter(calls), 0
-        while batch := list(itertools.islice(calls, size)):
-            made: list[Created] = []
-            ids: list[str] = []
+    def enqueue_batches(
+        self, calls: Iterable[Call[Any]], size: int, *, ahead: bool = False
+    ) -> Iterator[list[Job[Any]]]:
+        """See Task.enqueue_batches(). `ahead`: take and prepare the next of the calls while some are on their way."""
+        done, made, ids = 0, list[Created](), list[str]()
+
+        def record(some: _Batch) -> list[Job[Any]]:
+            made.clear()
+            ids[:] = [one.new.id for one in some[1]]
+            return self._record(*some, made)
+
+        batches = self._batches(calls, size)
+        if ahead and not self.hooks and self.settings.backend != "memory":
+            recorded = _ahead(batches, record, size)
+        else:
+            recorded = map(record, batches)
+        while True:
             try:
-                jobs = self._enqueue_batch(batch, made, ids)
+                jobs = next(recorded, None)
             except (EnqueueError, PayloadError) as error:
                 if not done and not made:
                     raise
                 raise BulkEnqueueError.of(error, done + len(made), ids[len(made) :]) from error
+            made.clear()
+            ids.clear()
+            if jobs is None:
+                return
             done += len(jobs)
             yield jobs
 
-    def _enqueue_batch(
-        self, calls: Sequence[Call[Any]], made: list[Created] | None = None, ids: list[str] | None = None
-    ) -> list[Job[Any]]:
-        """All are checked before any is recorded, and they are recorded in one step; with hooks, which are told of each
-        as it is recorded, one by one. `made` and `ids` take what became of them, and theirs, where it breaks."""
-        made, ids = [] if made is None else made, [] if ids is None else ids
-        prepared = [self.prepare(call) for call in calls]
-        ids.extend(new.id for _, new in prepared)
+    def _batches(self, calls: Iterable[Call[Any]], size: int) -> Iterator[_Batch]:
+        calls = iter(calls)
+        while batch := list(itertools.islice(calls, size)):
+            yield batch, [self._prepared(call) for call in batch]
+
+    def _record(self, calls: Sequence[Call[Any]], prepared: list[Prepared], made: list[Created]) -> list[Job[Any]]:
+        """All in one step; with hooks, which are told of each as it is recorded, one by one. `made` takes what became
+        of them, where it breaks."""
         until = time.monotonic() + self.settings.enqueue_timeout
         try:
-            if self.hooks or any(new.key is not None for _, new in prepared):
-                for index, (call, (message, new)) in enumerate(zip(calls, prepared, strict=True)):
-                    there, one = self._accept_one(call, message, new, until)
-                    prepared[index] = (there, new)
+            if self.hooks or any(one.new.key is not None for one in prepared):
+                for index, call in enumerate(calls):
+                    prepared[index], one = self._accept_one(call, prepared[index], until)
                     made.append(one)
             else:
                 made.extend(self._create(prepared, until))
         finally:  # those before one that was refused are accepted
             ready: dict[str, list[Publication]] = {}
-            for (message, _), one in zip(prepared, made, strict=False):
+            for job, one in zip(prepared, made, strict=False):
                 if one.pseq is not None:
+                    message = job.message
                     publication = Publication(message, one.pseq, one.number, one.epoch, self.settings.signer)
                     ready.setdefault(message.route, []).append(publication)
             for route, publications in ready.items():
                 self._publish(route, publications)
         return [
-            Job(new.id if one.created else one.other or new.id, app=self, task=call.task, created=one.created)
-            for call, (_, new), one in zip(calls, prepared, made, strict=True)
+            Job(job.new.id if one.created else one.other or job.new.id, app=self, task=call.task, created=one.created)
+            for call, job, one in zip(calls, prepared, made, strict=True)
         ]
+
+    def _prepared(self, call: Call[Any]) -> Prepared:
+        task, start = call.task, starting.get()
+        template = self._template(task) if start is None and not self.hooks else None
+        if template is None:
+            message, new = self.prepare(call)
+            return Prepared(new, self._wired(message, new), message)
+        arguments = task.codec(self.settings.payload_limit).encode_arguments(call.args, call.kwargs)
+        made_up = secrets.token_hex(24)  # once: the system takes its time over each
+        id = task.request.id or made_up[:32]
+        new = NewJob(
+            id,
+            template.seal(id, arguments),
+            template.digest(arguments),
+            template.route,
+            made_up[32:],
+            template.like.result_ttl,
+        )
+        return Prepared(new, template.wire(id, arguments), template.like, arguments)
+
+    def _template(self, task: Task[..., Any, Any]) -> Template | None:
+        """None: its jobs are made one by one. So is the first of a task with options, which is mostly the only one."""
+        if not self._plain or not task.plain:
+            return None
+        found = self._templates.get(task)
+        if found is not None:
+            return found
+        if task.request != Options() and task not in self._seen:
+            self._seen.add(task)
+            return None
+        settings = self.settings
+        like = task.message("", [], {}, backend=cast("str", settings.backend), default_ttl=settings.result_ttl)
+        named = task.retry if like.retry is None else like.retry
+        if isinstance(named, str):
+            settings.retry_policy(named)  # a name that nobody knows is said before anything is written
+        wire = cast("Wiring", self.adapter).wiring(like)
+        if wire is None:
+            return None
+        found = self._templates[task] = Template(like, wire)
+        return found
 
     def prepare(
         self,
@@ -339,40 +405,38 @@ class App:
         )
         return message, new
 
-    def _accept_one(self, call: Call[Any], message: Message, new: NewJob, until: float) -> tuple[Message, Created]:
-        """Record the job, or what becomes of it where another one holds its key. The message that is recorded now."""
-        made = self._accept(message, new, until, call)
+    def _accept_one(self, call: Call[Any], job: Prepared, until: float) -> tuple[Prepared, Created]:
+        """Record the job, or what becomes of it where another one holds its key. What is recorded now."""
+        made = self._accept(job, until, call)
         while made.again:  # the other is to be asked for what this one asks, under its own id
-            there, off = self.prepare(call, in_place_of=made.other)
-            made = self._accept(there, off, until, None)
+            message, new = self.prepare(call, in_place_of=made.other)
+            there = Prepared(new, None, message)
+            made = self._accept(there, until, None)
             if made.same:
                 return there, made
-            made = self._accept(message, new, until, call)  # it has ended meanwhile
+            made = self._accept(job, until, call)  # it has ended meanwhile
         if made.created and made.other is not None:
             tell_cancelled(self.hooks, self.store, [made.other])
-        return message, made
+        return job, made
 
-    def _accept(self, message: Message, new: NewJob, until: float, call: Call[Any] | None) -> Created:
+    def _accept(self, job: Prepared, until: float, call: Call[Any] | None) -> Created:
         """Record the job, and tell the hooks. `call`: as which another job that is found must do."""
-        hooks = self.hooks
+        hooks, message, new = self.hooks, job.message, job.new
         told = event_of(message, EventKind.enqueued, time.time(), delay=new.delay)
         headers = dict(message.headers)
         with hooks.around_enqueue(told, headers):
             if headers:
                 headers = {str(name): str(value) for name, value in headers.items()}
                 new = replace(new, message=replace(message, headers=headers).seal(self.settings.signer))
-            (made,) = self._create([(message, new)], until, call)
+            (made,) = self._create([replace(job, new=new)], until, call)
             if made.created:
                 delay = new.delay if new.at is None else max(new.at - made.at, 0.0)
                 hooks(replace(told, at=moment(made.at), delay=delay or None, headers=headers))
         return made
 
-    def _create(
-        self, prepared: Sequence[tuple[Message, NewJob]], until: float, call: Call[Any] | None = None
-    ) -> list[Created]:
+    def _create(self, prepared: Sequence[Prepared], until: float, call: Call[Any] | None = None) -> list[Created]:
         """`call`: as which another job that is found must do, where it is one. Raises EnqueueError, StaleAttempt."""
-        news = [new for _, new in prepared]
-        wires = [self._wired(message, new) for message, new in prepared]
+        news, wires = [one.new for one in prepared], [one.wire for one in prepared]
         made = self.ask(lambda: self.store.create_many(news, wires), news[0].id, until, len(news))
         if isinstance(made, IdTaken):
             raise _asks_for_another(made.id, child=any(new.parent for new in news))
@@ -420,15 +484,8 @@ class App:
         """What publishes it in the step that records it, where the broker is on the store's Redis."""
         if not self._on_one_redis or new.at is not None or new.delay is not None or new.elsewhere or new.key:
             return None
-        # Made up for each: nobody can have them stand in the arguments.
-        made_up = secrets.token_bytes(18)
-        pseq, epoch = 10**15 + int.from_bytes(made_up[:6], "big"), made_up[6:].hex()
-        commands = cast("Wiring", self.adapter).wire(Publication(message, pseq, 1, epoch))
-        if commands is None:
-            return None
-        mark = str(pseq)
-        at = next((i, k) for i, args in enumerate(commands) for k, arg in enumerate(args) if mark in arg)
-        return Wire(tuple(map(tuple, commands)), at, mark, epoch)
+        wire = cast("Wiring", self.adapter).wiring(message)
+        return None if wire is None else wire(message.id, Arguments.of(message.args, message.kwargs))
 
     def _publish(self, route: str, publications: list[Publication]) -> None:
         """The jobs are accepted: what fails from here on is made good by a steward.
@@ -596,6 +653,35 @@ class App:
             shared=runs is not None and runs.concurrent and not runs.processes,
             publish=self.publish_taken,
         )
+
+
+def _ahead(batches: Iterator[_Batch], record: Callable[[_Batch], T], size: int) -> Iterator[T]:
+    """Each as `record` gives it, by a thread, while this one prepares the next."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    first = next(batches, None)
+    if first is None or len(first[0]) < size:  # there are no more
+        if first is not None:
+            yield record(first)
+        return
+    with ThreadPoolExecutor(1, "queuekit-enqueue") as thread:
+
+        def start(some: _Batch) -> Future[T]:
+            return thread.submit(copy_context().run, record, some)  # which says of which job they are children
+
+        waiting = start(first)
+        while True:
+            broken, following = None, None
+            try:
+                following = next(batches, None)
+            except Exception as error:  # of the user's iterator too: those that are on their way come first
+                broken = error
+            yield waiting.result()
+            if broken is not None:
+                raise broken
+            if following is None:
+                return
+            waiting = start(following)
 
 
 def _asks_for_another(id: str, *, child: bool = False) -> EnqueueError:

@@ -8,15 +8,18 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from queuekit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import redis
 
-__all__ = ["await_name", "connect", "names_in_time", "one_try", "open_cluster", "refuse_cluster"]
+__all__ = ["ask_all", "await_name", "connect", "names_in_time", "one_try", "open_cluster", "packed", "refuse_cluster"]
 
 
 def one_try(timeout: float) -> dict[str, Any]:
@@ -46,13 +49,87 @@ def connect(url: str, *, setting: str = "broker_url", **options: Any) -> redis.R
     if url.startswith("sentinel://"):
         return _by_sentinel(url, options)
     try:
-        pool = redis.ConnectionPool.from_url(url, **options)
+        pool = _quick_pool().from_url(url, **options)
         pool.connection_class = names_in_time(pool.connection_class)
         return redis.Redis(connection_pool=pool)
     except ValueError as error:
         raise ConfigError(
             f"{setting} cannot be read: {error}; give redis://HOST:PORT/DB, rediss:// or unix://"
         ) from None
+
+
+@cache
+def _quick_pool() -> type[Any]:
+    """redis-py's pool, which tells its books of each connection that it gives and gets back, but for those of
+    ask_all(): that took as long as half of a round trip."""
+    import redis
+
+    class Pool(redis.ConnectionPool):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._kept: list[Any] = []  # in use, as far as redis-py's books go
+            self._of = os.getpid()
+
+        def get_connection(self, *args: Any, **options: Any) -> Any:
+            if self._of != os.getpid():  # redis-py's books forget the parent's as well
+                self._kept, self._of = [], os.getpid()
+            with suppress(IndexError):  # of several threads, one takes the last
+                connection = self._kept.pop()
+                with suppress(redis.RedisError, OSError):
+                    if not connection.can_read():
+                        return connection
+                super().release(connection)  # the server has closed it: redis-py opens it again
+            return super().get_connection(*args, **options)
+
+        def keep(self, connection: Any) -> None:
+            """release(), by whoever has read all that comes from it."""
+            if self._of == os.getpid() and connection.is_connected:
+                self._kept.append(connection)
+            else:
+                self.release(connection)
+
+        def disconnect(self, inuse_connections: bool = True) -> None:
+            while self._of == os.getpid() and self._kept:
+                self.release(self._kept.pop())
+            super().disconnect(inuse_connections)
+
+    return Pool
+
+
+def ask_all(client: redis.Redis, commands: Sequence[Sequence[str | float]]) -> list[Any]:
+    """The answers, with errors of the server among them. Raises redis.RedisError where one does not come.
+
+    A pipeline of redis-py's, but for its retries, which a client by one_try() has none of, and for telling how long it
+    took.
+    """
+    from redis.exceptions import ResponseError
+
+    pool: Any = client.connection_pool
+    connection = pool.get_connection()
+    answers: list[Any] = []
+    try:
+        connection.send_packed_command([b"".join(map(packed, commands))])
+        for _ in commands:
+            try:
+                answers.append(connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+    finally:
+        if len(answers) == len(commands):
+            getattr(pool, "keep", pool.release)(connection)
+        else:  # what comes yet is nobody's
+            connection.disconnect()
+            pool.release(connection)
+    return answers
+
+
+def packed(command: Sequence[str | float]) -> bytes:
+    """A command as Redis reads it. As redis-py packs it, in a quarter of the time."""
+    texts = [one if type(one) is str else one.__str__() if isinstance(one, str) else repr(one) for one in command]
+    whole = "".join([f"${len(one)}\r\n{one}\r\n" for one in texts])
+    if not whole.isascii():  # lengths are in bytes
+        whole = "".join([f"${len(one.encode('utf-8', 'surrogatepass'))}\r\n{one}\r\n" for one in texts])
+    return f"*{len(texts)}\r\n{whole}".encode("utf-8", "surrogatepass")
 
 
 # ---- names ---------------------------------------------------------------------------------------------------------

@@ -15,8 +15,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from queuekit.payload.arguments import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +39,10 @@ __all__ = [
     "InvalidMessage",
     "Message",
     "Publication",
+    "as_json",
     "as_text",
+    "digest_of",
+    "header_around",
     "moved",
     "route_of",
     "schedule_id",
@@ -63,6 +69,16 @@ _LEVELS: Final = tuple(max(one for one in BUCKETS if one <= priority) for priori
 # json.dumps() makes an encoder at each call that asks for anything but its defaults.
 _compact: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _sorted: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
+
+def as_json(value: Any) -> str:
+    """For a sealed message, or a doorbell. Raises ValueError for what JSON does not have."""
+    return _compact(value)
+
+
+def digest_of(*asked: Any, key: bytes = b"") -> str:
+    """See Message.digest."""
+    return blake2b(_sorted(asked).encode(), digest_size=16, key=key).hexdigest()
 
 
 class InvalidMessage(ValueError):
@@ -105,6 +121,7 @@ def bucket(priority: int) -> int:
     return _LEVELS[priority] if 0 <= priority < len(_LEVELS) else max(one for one in BUCKETS if one <= priority)
 
 
+@lru_cache(maxsize=1024)
 def route_of(backend: str, queue: str, priority: int) -> str:
     """The route of a job: first in, first out within it, on one backend, queue and priority level."""
     return f"{backend}:{queue}:{bucket(priority)}"
@@ -180,11 +197,8 @@ class Message:
         return self._digest([])
 
     def _digest(self, salt: list[Any], key: bytes = b"") -> str:
-        same = [self.task, self.args, self.kwargs, self.queue, self.backend, self.priority, *salt]
-        if self.inputs:
-            same.append(self.inputs)
-        text = _sorted(same)
-        return blake2b(text.encode(), digest_size=16, key=key).hexdigest()
+        more = [*salt, self.inputs] if self.inputs else salt
+        return digest_of(self.task, self.args, self.kwargs, self.queue, self.backend, self.priority, *more, key=key)
 
     # ---- through a payload codec ------------------------------------------------------------------------------------
 
@@ -388,7 +402,8 @@ class Publication:
     @property
     def shown(self) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the broker and the engine's monitors may see them."""
-        return (["(private)"], {}) if self.message.hidden else (self.message.args, self.message.kwargs)
+        shown = HIDDEN if self.message.hidden else self.message
+        return shown.args, shown.kwargs
 
     @property
     def doorbell(self) -> Doorbell:
@@ -411,3 +426,20 @@ class Publication:
     def header(self, *, hidden: bool = False) -> Mapping[str, Any]:
         """`hidden`: the arguments beside it are placeholders, though the message does not ask for that."""
         return self._doorbell(hidden or self.message.hidden).to_header()
+
+
+def header_around(like: Message, *, hidden: bool = False) -> tuple[str, str, str, str]:
+    """The JSON text of the headers of first publications, of messages like this one, without what differs in them: what
+    stands before the id, between that and the pseq, between that and the epoch, and behind it."""
+    parts = [""]
+    for name, value in Publication(like, 0, 1, "").header(hidden=hidden).items():
+        parts[-1] += f'{"," if parts[-1] or len(parts) > 1 else "{"}"{name}":'
+        if name == "pseq":
+            parts.append("")
+        elif name in ("id", "epoch"):
+            parts[-1] += '"'
+            parts.append('"')
+        else:
+            parts[-1] += as_json(value)
+    before, between, then, behind = parts
+    return before, between, then, behind + "}"

@@ -44,6 +44,7 @@ OnDuplicate: TypeAlias = Literal["existing", "reject", "replace", "debounce"]
 _registry: dict[str, Task[..., Any, Any]] = {}
 _scopes: dict[str, CodeType] = {}  # the code of the module that declared it
 MAX_KEY: Final = 200  # characters
+BATCH: Final = 200  # jobs that are recorded in one step: some milliseconds, in which the store does nothing else
 _MAIN: Final = {"__main__", "__mp_main__"}  # the second: as multiprocessing imports it into a spawned process
 _NO_ROOM: Final = "Declare it at the top of a module, or give it a name that every process knows: @agent_task(name=...)"
 
@@ -222,6 +223,13 @@ class Task(Generic[P, R, C]):
         """The module of its function, by the name under which another process imports it."""
         return _main_module(self.fn) if self.fn.__module__ in _MAIN else self.fn.__module__
 
+    @functools.cached_property
+    def plain(self) -> bool:
+        """Whether its jobs, with the options of this copy of it, may run at once and on the App's backend."""
+        asked = self.request
+        later = (asked.at, asked.delay, asked.expires_at, asked.expires_in)
+        return self._unimportable is None and later == (None,) * 4 and asked.key is None and asked.backend is None
+
     def check_importable(self) -> None:
         """Raises ConfigError for a task of which no worker could ever know."""
         if self._unimportable is not None:
@@ -273,7 +281,8 @@ class Task(Generic[P, R, C]):
         """Hand over many jobs: calls made by bind(), or tuples of positional arguments.
 
         They are taken in batches of 200, each of which is checked before any of it is recorded, and then recorded in
-        one step: all of it or nothing. `progress` is called with the number of jobs that are recorded so far.
+        one step: all of it or nothing. The next is taken and checked while one is on its way. `progress` is called with
+        the number of jobs that are recorded so far.
 
         Raises:
             BulkEnqueueError: it broke off after a batch that is recorded; `accepted` and `jobs` say what is.
@@ -283,7 +292,7 @@ class Task(Generic[P, R, C]):
 
         jobs: list[Job[R]] = []
         try:
-            for batch in self.enqueue_batches(calls):
+            for batch in self._in_batches(calls, BATCH, ahead=True):
                 jobs += batch
                 if progress is not None:
                     progress(len(jobs))
@@ -300,15 +309,22 @@ class Task(Generic[P, R, C]):
 
         return await asyncio.to_thread(self.enqueue_many, calls, progress=progress)
 
-    def enqueue_batches(self, calls: Iterable[Call[R] | tuple[Any, ...]], *, size: int = 200) -> Iterator[list[Job[R]]]:
+    def enqueue_batches(
+        self, calls: Iterable[Call[R] | tuple[Any, ...]], *, size: int = BATCH
+    ) -> Iterator[list[Job[R]]]:
         """enqueue_many() for more than is to be in memory at a time: takes `size` of the calls, records them, and gives
         their jobs, whenever it is asked for the next. Raises as enqueue_many() does."""
-        from queuekit.app import current_app
-
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 1000:
             raise ConfigError(f"size={size!r} in enqueue_batches(): 1 to 1000 jobs, which are recorded in one step")
+        return self._in_batches(calls, size)
+
+    def _in_batches(
+        self, calls: Iterable[Call[R] | tuple[Any, ...]], size: int, *, ahead: bool = False
+    ) -> Iterator[list[Job[R]]]:
+        from queuekit.app import current_app
+
         each = (call if isinstance(call, Call) else Call(self, tuple(call)) for call in calls)
-        return current_app().enqueue_batches(each, size)
+        return current_app().enqueue_batches(each, size, ahead=ahead)
 
     def options(
         self,
@@ -374,6 +390,7 @@ class Task(Generic[P, R, C]):
             changes["expires_in"] = _seconds("expires", expires, where)
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
+        copy.__dict__.pop("plain", None)
         copy.request = replace(self.request, **{name: value for name, value in changes.items() if value is not None})
         _check_limits(copy.request.soft_timeout or self.soft_timeout, copy.request.timeout or self.timeout, where)
         _check_key(copy.request, where)

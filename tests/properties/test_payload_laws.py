@@ -352,7 +352,7 @@ def test_a_call_is_taken_exactly_where_python_takes_it(function: Any, args: list
             raise AssertionError("a call was taken that Python refuses") from None
         return
     sent = subject.encode_arguments(tuple(args), kwargs)
-    assert sent == Arguments(args=list(args), kwargs=dict(kwargs))
+    assert sent == Arguments.of(args=list(args), kwargs=dict(kwargs))
     assert subject.decode_arguments(sent.args, sent.kwargs) == (tuple(args), kwargs)
 
 

@@ -30,7 +30,7 @@ from queuekit import (
     current_job,
 )
 from queuekit.adapters import BrokerAway, load_adapter
-from queuekit.app import current_app
+from queuekit.app import _ahead, current_app
 from queuekit.store import StoreAway
 
 if TYPE_CHECKING:
@@ -511,6 +511,44 @@ def test_what_is_recorded_of_a_batch_is_not_in_doubt() -> None:
     with app.activate(), pytest.raises(BulkEnqueueError) as broken:
         echo.enqueue_many([echo.options(id=f"j{n}").bind(n) for n in range(3)])
     assert (broken.value.accepted, broken.value.in_doubt) == (1, ("j1", "j2"))
+
+
+def test_the_next_batch_is_made_while_one_is_on_its_way() -> None:
+    made, recorded = threading.Event(), threading.Event()
+
+    def batches() -> Iterator[Any]:
+        yield [1, 2], []
+        made.set()
+        yield [3], []
+        assert not recorded.is_set()
+
+    def record(batch: Any) -> list[int]:
+        assert threading.current_thread() is not threading.main_thread()
+        assert current_app() is here, "in the caller's context"
+        assert made.wait(30)
+        return list(batch[0])
+
+    here = App(Settings(backend="memory"))
+    with here.activate():
+        given = _ahead(batches(), record, 2)
+        assert next(given) == [1, 2]
+        assert next(given) == [3]
+        recorded.set()
+        assert list(given) == []
+
+
+def test_what_is_on_its_way_comes_before_what_broke() -> None:
+    def batches(error: Exception) -> Iterator[Any]:
+        yield [1], []
+        raise error
+
+    for error in (PayloadError("no"), KeyError("of the user's iterator")):
+        given = _ahead(batches(error), lambda batch: list(batch[0]), 1)
+        assert next(given) == [1]
+        with pytest.raises(type(error)):
+            next(given)
+    one = _ahead(iter([([1], [])]), lambda batch: threading.current_thread(), 2)
+    assert list(one) == [threading.main_thread()], "no thread for what is no batch and more"
 
 
 @pytest.mark.parametrize("size", [0, 1001, True, 2.5])

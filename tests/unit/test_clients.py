@@ -1,7 +1,8 @@
-"""No name server that is silent keeps anybody longer than a connection may."""
+"""No name server that is silent keeps anybody longer than a connection may; and connections that are kept."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 import redis
 
 from queuekit import App, EnqueueError, Settings, agent_task
-from queuekit.clients import await_name, connect, one_try
+from queuekit.clients import ask_all, await_name, connect, one_try
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,3 +128,64 @@ def test_enqueue_to_a_rabbitmq_is_in_time(names: Names, queuekit_server: RedisSe
             began = time.monotonic()
             assert greet.enqueue("x").status() == "queued"
             assert time.monotonic() - began < LONG / 2
+
+
+# ---- connections that are kept ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(queuekit_broker: Any) -> Iterator[Any]:
+    made = connect(queuekit_broker.url, **one_try(2.0), decode_responses=True)
+    yield made
+    made.close()
+    made.connection_pool.disconnect()
+
+
+def test_one_connection_serves_all_that_one_thread_asks(client: Any) -> None:
+    (mine,) = ask_all(client, [("CLIENT", "ID")])
+    assert ask_all(client, [("CLIENT", "ID"), ("PING",)]) == [mine, "PONG"]
+    assert client.client_id() == mine
+    with client.pipeline(transaction=False) as pipe:
+        pipe.client_id()
+        assert pipe.execute() == [mine]
+    assert ask_all(client, [("CLIENT", "ID")]) == [mine]
+
+
+def test_an_error_of_the_server_is_an_answer_and_the_connection_goes_on(client: Any) -> None:
+    mine, wrong, after = ask_all(client, [("CLIENT", "ID"), ("NONSENSE",), ("CLIENT", "ID")])
+    assert isinstance(wrong, redis.ResponseError)
+    assert mine == after
+    assert ask_all(client, [("CLIENT", "ID")]) == [mine]
+
+
+def test_one_that_the_server_has_closed_is_not_given(client: Any) -> None:
+    (mine,) = ask_all(client, [("CLIENT", "ID")])
+    other = redis.Redis(connection_pool=redis.ConnectionPool(**client.connection_pool.connection_kwargs))
+    other.client_kill_filter(_id=str(mine))
+    other.close()
+    (now,) = ask_all(client, [("CLIENT", "ID")])
+    assert now != mine
+
+
+def test_one_whose_answer_was_not_read_is_not_given(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (mine,) = ask_all(client, [("CLIENT", "ID")])
+    kind = client.connection_pool.connection_class
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(kind, "read_response", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        ask_all(client, [("ECHO", "of somebody else")])
+    assert ask_all(client, [("ECHO", "mine")]) == ["mine"]
+    assert ask_all(client, [("CLIENT", "ID")]) != [mine]
+
+
+def test_after_a_fork_each_process_has_its_own(client: Any) -> None:
+    (mine,) = ask_all(client, [("CLIENT", "ID")])
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, str(ask_all(client, [("CLIENT", "ID")])[0]).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(read, 100)) != mine
+    assert ask_all(client, [("CLIENT", "ID")]) == [mine]
+    os.close(read)
+    os.close(write)

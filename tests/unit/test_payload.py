@@ -401,7 +401,7 @@ def test_a_parameter_and_a_result_without_an_annotation_are_any() -> None:
 
     subject = Codec(function, task="m.function")
     sent = subject.encode_arguments((1, [2], None), {"k": {"a": 1}})
-    assert sent == Arguments(args=[1, [2], None], kwargs={"k": {"a": 1}})
+    assert sent == Arguments.of(args=[1, [2], None], kwargs={"k": {"a": 1}})
     assert subject.decode_arguments(sent.args, sent.kwargs) == ((1, [2], None), {"k": {"a": 1}})
     with pytest.raises(PayloadError, match="annotate the function's return type") as caught:
         subject.encode_result((1,))
@@ -704,7 +704,7 @@ def identity(page: Page) -> Page:
 def test_positional_arguments_stay_positional_and_defaults_are_not_filled_in() -> None:
     subject = Codec(call, task="m.call")
     sent = subject.encode_arguments((1,), {"d": b"\xff"})
-    assert sent == Arguments(args=[1], kwargs={"d": "_w=="})
+    assert sent == Arguments.of(args=[1], kwargs={"d": "_w=="})
     assert subject.decode_arguments(sent.args, sent.kwargs) == ((1,), {"d": b"\xff"})
 
 
@@ -887,7 +887,7 @@ def test_the_limit_of_a_result_is_exact(annotation: Any) -> None:
 def test_no_arguments_are_never_over_the_limit() -> None:
     def function() -> None: ...
 
-    assert Codec(function, task="m.f", limit=1).encode_arguments((), {}) == Arguments([], {})
+    assert Codec(function, task="m.f", limit=1).encode_arguments((), {}) == Arguments.of([], {})
 
 
 # ---- declarations --------------------------------------------------------------------------------------------------

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from queuekit.errors import ConfigError, QueuekitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from queuekit.adapters.findings import Finding
     from queuekit.adapters.report import Row
-    from queuekit.message import Publication
+    from queuekit.message import Message, Publication
+    from queuekit.payload.arguments import Arguments
     from queuekit.settings import Settings
+    from queuekit.store import Wire
     from queuekit.task import Task
     from queuekit.worker import Worker
 
@@ -137,10 +139,10 @@ class Wiring(Protocol):
     """An adapter on Redis that publishes by a few plain commands. Where the store is on the same Redis, record and
     doorbell are then written in one step, and one round trip. Optional: others publish after they have recorded."""
 
-    def wire(self, publication: Publication) -> Sequence[Sequence[str]] | None:
-        """The commands that publish() would send for a first publication, to the letter but for what is made up for
-        each. The pseq and the epoch stand in one argument of one command, once each, as they are in the doorbell's
-        JSON: they are known there alone, and put in. None: not here. Makes no connection."""
+    def wiring(self, like: Message) -> Callable[[str, Arguments], Wire] | None:
+        """What gives the commands that publish() would send for a first publication, by the job's id and arguments: of
+        messages like this one, but for those two. The pseq and the epoch are known by the store alone, and put in.
+        None: not here. Makes no connection."""
         ...
 
 

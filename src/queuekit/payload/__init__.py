@@ -20,13 +20,13 @@ pydantic is imported at the first use of an annotated value, never by importing 
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeAlias, Unpack, get_origin
 
 from queuekit.errors import ConfigError, PayloadError
+from queuekit.payload.arguments import Arguments
 from queuekit.payload.signatures import RETURN, Signature
 from queuekit.payload.text import MAX_DEPTH, explained, name_of, text_of
 from queuekit.payload.wires import PlainWire, TypedWire, dumps, scalar
@@ -41,15 +41,8 @@ __all__ = ["JSON", "MAX_DEPTH", "Arguments", "Codec"]
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 DEFAULT_LIMIT = 1024 * 1024  # bytes
+FORM = '{"args":,"kwargs":}'
 REMEDY = "keep the data in a file, an object store or a database and send its key, or raise the setting payload_limit"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Arguments:
-    """The arguments of one call as JSON values: positional ones stay positional, and defaults are not filled in."""
-
-    args: list[JSON]
-    kwargs: dict[str, JSON]
 
 
 class Codec:
@@ -92,13 +85,21 @@ class Codec:
             ConfigError: an annotation cannot be used at all.
         """
         by_place, by_name = self._signature.bind(args, kwargs, why="")
-        places = [
-            (name, *self._argument(name, name, value, stands=place in later))
-            for place, (name, value) in enumerate(zip(by_place, args, strict=True))
-        ]
-        named = {key: self._argument(name, key, kwargs[key], stands=key in later) for key, name in by_name.items()}
-        self._check_total([(name, text) for name, text, _ in places], {key: text for key, (text, _) in named.items()})
-        return Arguments(args=[value for *_, value in places], kwargs={key: value for key, (_, value) in named.items()})
+        texts, values = [], []
+        for place, (name, value) in enumerate(zip(by_place, args, strict=True)):
+            text, given = self._argument(name, name, value, stands=place in later)
+            texts.append(text)
+            values.append(given)
+        named, by_key = [], {}
+        for key, name in by_name.items():
+            text, by_key[key] = self._argument(name, key, kwargs[key], stands=key in later)
+            named.append(dumps(key) + b":" + text)
+        args_text, kwargs_text = b"[%b]" % b",".join(texts), b"{%b}" % b",".join(named)
+        if (size := len(FORM) + len(args_text) + len(kwargs_text)) > self._limit and (args or kwargs):
+            parts = [*zip(by_place, texts, strict=True), *zip(by_name, named, strict=True)]
+            largest, _ = max(parts, key=lambda part: len(part[1]))
+            raise self._too_large(f"{self._task}: the arguments (the largest is {largest!r}) are", size, largest)
+        return Arguments(values, by_key, args_text.decode(), kwargs_text.decode())
 
     def decode_arguments(
         self, args: list[Any], kwargs: dict[str, Any], *, recorded: bool = True
@@ -181,13 +182,6 @@ class Codec:
             raise
         except Exception as exc:
             raise PayloadError(f"{self._signature.place(name, key)}: {explained(exc)}", parameter=key) from exc
-
-    def _check_total(self, places: list[tuple[str, bytes]], named: dict[str, bytes]) -> None:
-        parts = [text for _, text in places] + [dumps(key) + b":" + text for key, text in named.items()]
-        size = sum(map(len, parts)) + len(parts) + len('{"args":[],"kwargs":{}}')
-        if parts and size > self._limit:
-            largest, _ = max([*places, *named.items()], key=lambda item: len(item[1]))
-            raise self._too_large(f"{self._task}: the arguments (the largest is {largest!r}) are", size, largest)
 
     def _too_large(self, what: str, size: int, parameter: str) -> PayloadError:
         return PayloadError(

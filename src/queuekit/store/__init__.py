@@ -79,7 +79,7 @@ class StoreAway(QueuekitError, ConnectionError):
         self.sent = sent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one is made for each job: see Arguments
 class NewJob:
     """What create() gets. `at` and `expires` are moments, `delay` seconds from the store's now; `digest` tells equal
     requests under one id. A job that has not started by `expires` never does. `parent`: the job in whose name it is
@@ -108,16 +108,19 @@ class NewJob:
     key_ttl: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one is made for each job: see Arguments
 class Wire:
-    """The commands that publish a job's first doorbell on the Redis that the store is on, for create_many(). `pseq` and
-    `epoch` are texts that stand once each in one argument, and in whose places the real ones are put: `at` says of
-    which command, and which argument of it."""
+    """The commands that publish a job's first doorbell on the Redis that the store is on, for create_many().
+
+    Attributes:
+        commands: one of their arguments is empty, and is made there, with the pseq and the epoch.
+        at: which command, and which argument of it, from 0.
+        around: what stands in that argument before the pseq, between that and the epoch, and behind it.
+    """
 
     commands: tuple[tuple[str, ...], ...]
     at: tuple[int, int]
-    pseq: str
-    epoch: str
+    around: tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)

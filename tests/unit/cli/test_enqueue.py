@@ -265,7 +265,7 @@ def test_a_store_that_goes_away_is_exit_code_3(shell: World, monkeypatch: pytest
         return create(self, jobs, wires)
 
     monkeypatch.setattr(RedisStore, "create_many", create_many)
-    monkeypatch.setenv("QUEUEKIT_ENQUEUE_TIMEOUT", "0.2")
+    monkeypatch.setenv("QUEUEKIT_ENQUEUE_TIMEOUT", "2")
     lines = jsonl(*([n] for n in range(450)))
     result = shell.run("enqueue", ADD, "--file", "-", input=lines)
     assert result.exit_code == 3

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from queuekit.store import Created, IdTaken, NewJob, Wire
+from queuekit.store.redis import _laid_out
 
 if TYPE_CHECKING:
     from store_world import World
@@ -20,7 +21,9 @@ def new(id: str, *, digest: str = "", **more: object) -> NewJob:
 
 
 def wire(key: str, text: str = '{"pseq": 4711, "epoch": "EPOCH"}', *before: tuple[str, ...]) -> Wire:
-    return Wire((*before, ("RPUSH", key, text)), (len(before), 2), "4711", "EPOCH")
+    first, _, rest = text.partition("4711")
+    between, _, last = rest.partition("EPOCH")
+    return Wire((*before, ("RPUSH", key, "")), (len(before), 2), (first, between, last))
 
 
 # ---- every store -------------------------------------------------------------------------------------------------------
@@ -65,12 +68,14 @@ def test_plain_jobs_are_written_in_short_as_at_length(
 ) -> None:
     store, key = redis_world.store, f"{redis_world.prefix}broker"
     store.epoch()
-    wired = wire(key, '{"pseq": 4711, "epoch": "EPOCH"}', ("SADD", f"{key}s", key), *([("GET",)] if refused else []))
+    before = [*([("GET",)] if refused else []), ("SADD", f"{key}s", key)]
+    wires = [wire(key, '{"pseq": 4711, "epoch": "EPOCH"}', *before), wire(key, '[4711,"EPOCH"]', *before)]
+    assert _laid_out([new("a"), new("b")], wires) is not None, "otherwise both are at length"
     found, answers = [], []
     for short in (True, False):
         if not short:
             monkeypatch.setattr(type(store), "_add", lambda *_: None)
-        answers.append(store.create_many([new("a"), new("b")], [wire(key, '["EPOCH",4711]'), wired]))
+        answers.append(store.create_many([new("a"), new("b")], wires))
         found.append({name: contents(redis_world, name) for name in redis_world.key_names() - {"meta"}})
         redis_world.command("DEL", *(f"{redis_world.prefix}{name}" for name in found[-1]))
     assert answers[0] == answers[1]
@@ -119,12 +124,12 @@ def test_record_and_doorbell_in_one_step(redis_world: World) -> None:
     store, key = redis_world.store, f"{redis_world.prefix}broker"
     made = store.create_many(
         [new("a"), new("b"), new("c", delay=9.0)],
-        [wire(key), wire(key, '["EPOCH",4711]', ("SADD", f"{key}s", key)), wire(key)],
+        [wire(key), wire(key, '[4711,"EPOCH"]', ("SADD", f"{key}s", key)), wire(key)],
     )
     assert isinstance(made, list)
     assert [one.pseq for one in made] == [None, None, None], "nothing is left to be published"
     epoch = store.epoch()
-    assert redis_world.command("LRANGE", key, 0, -1) == [f'{{"pseq": 1, "epoch": "{epoch}"}}', f'["{epoch}",2]']
+    assert redis_world.command("LRANGE", key, 0, -1) == [f'{{"pseq": 1, "epoch": "{epoch}"}}', f'[2,"{epoch}"]']
     assert redis_world.command("SMEMBERS", f"{key}s") == {key}
     assert redis_world.get("b").pseq == 2
     assert redis_world.command("ZCARD", f"{redis_world.prefix}outbox:{R}") == 0

@@ -25,14 +25,16 @@ from queuekit.adapters.celery.broker import Broker
 from queuekit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from queuekit.adapters import findings
     from queuekit.adapters.celery.check import Finding
     from queuekit.adapters.report import Row
     from queuekit.app import App
-    from queuekit.message import Publication
+    from queuekit.message import Message, Publication
+    from queuekit.payload.arguments import Arguments
     from queuekit.settings import Settings
+    from queuekit.store import Wire
     from queuekit.task import Task
     from queuekit.worker import Worker
 
@@ -115,8 +117,8 @@ class CeleryAdapter:
     def publish(self, publications: Sequence[Publication]) -> None:
         self.broker.publish(publications)
 
-    def wire(self, publication: Publication) -> list[tuple[str, ...]] | None:
-        return self.broker.wire(publication)
+    def wiring(self, like: Message) -> Callable[[str, Arguments], Wire] | None:
+        return self.broker.wiring(like)
 
     def depth(self, route: str) -> int | None:
         return self.broker.depth(route)

@@ -23,13 +23,15 @@ from kombu.messaging import Producer
 
 from queuekit.adapters import BrokerAway
 from queuekit.clients import await_name
-from queuekit.message import BUCKETS, HEADER, bucket, split_route
+from queuekit.message import BUCKETS, HEADER, as_json, bucket, header_around, split_route
+from queuekit.payload.arguments import HIDDEN, Arguments
 from queuekit.settings import redact
+from queuekit.store import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from queuekit.message import Publication
+    from queuekit.message import Message, Publication
     from queuekit.settings import Settings
 
     _Native = tuple[Queue, str, dict[str, Any]]  # where to, the body, and what goes around it
@@ -51,6 +53,9 @@ KEEPALIVE: Final = {
 }
 T = TypeVar("T")
 
+# kombu's JSON reads objects out of dictionaries with this key. The arguments of the record are not touched by it.
+LOOKS_LIKE_AN_OBJECT: Final = '"__type__"'
+IN_THE_RECORD: Final = Arguments.of(["(in the record)"], {})
 EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -258,26 +263,17 @@ class Broker:
         message, id, header = publication.message, publication.native_id, dict(publication.header())
         args, kwargs = publication.shown
         body = json.dumps([args, kwargs, EMBED])
-        if '"__type__"' in body:
-            # kombu's JSON reads objects out of such dictionaries. The arguments of the record are not touched by it.
-            args, kwargs, header = ["(in the record)"], {}, dict(publication.header(hidden=True))
+        if LOOKS_LIKE_AN_OBJECT in body:
+            args, kwargs, header = IN_THE_RECORD.args, IN_THE_RECORD.kwargs, dict(publication.header(hidden=True))
             body = json.dumps([args, kwargs, EMBED])
         level = split_route(message.route)[2]
         headers = {
-            "lang": "py",
-            "task": message.task,
+            **_same(message),
             "id": id,
             "root_id": message.id,
-            "parent_id": None,
-            "group": None,
-            "shadow": None,
-            "eta": None,
-            "expires": None,
-            "retries": 0,
-            "timelimit": [None if message.timeout is None else message.timeout + BACKSTOP, None],
             "argsrepr": _short(tuple(args)),
             "kwargsrepr": _short(kwargs),
-            "origin": f"queuekit@{os.getpid()}",
+            "origin": origin(),
             HEADER: header,
         }
         options = {
@@ -291,34 +287,68 @@ class Broker:
         }
         return self.queue(message.queue, level), body, options
 
-    def wire(self, publication: Publication) -> list[tuple[str, ...]] | None:
-        """What kombu's Redis transport sends for it; it takes four times as long over it."""
+    def wiring(self, like: Message) -> Callable[[str, Arguments], Wire] | None:
+        """What kombu's Redis transport sends; it takes four times as long over it."""
         if not self.is_redis:
             return None
-        queue, body, options = self._native(publication)
-        level = options["priority"]
+        _, name, level = split_route(like.route)
+        queue, step, hidden = self.queue(name, level).name, self.priority(level), like.hidden
+        key, at = f"{queue}{SEP}{step}" if step else queue, (0, 2)
+        shown_header, hidden_header = header_around(like), header_around(like, hidden=True)
+        same = json.dumps(_same(like))[1:-1]
         properties = {
-            "correlation_id": options["correlation_id"],
             "reply_to": "",
             "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": queue.name},
-            "priority": level,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "priority": step,
             "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
         }
-        envelope = {
-            "body": base64.b64encode(body.encode()).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": options["headers"],
-            "properties": properties,
-        }
-        return [("LPUSH", f"{queue.name}{SEP}{level}" if level else queue.name, json.dumps(envelope))]
+        form = {"content-encoding": "utf-8", "content-type": "application/json", "properties": properties}
+        rest = json.dumps(form)[1:-2]  # the properties are its last, and stay open
+        embed = json.dumps(EMBED)
+
+        def wire(id: str, arguments: Arguments) -> Wire:
+            shown, header = HIDDEN if hidden else arguments, shown_header
+            body = f"[{shown.args_text},{shown.kwargs_text},{embed}]"
+            if LOOKS_LIKE_AN_OBJECT in body:
+                shown, header = IN_THE_RECORD, hidden_header
+                body = f"[{shown.args_text},{shown.kwargs_text},{embed}]"
+            before, between, then, behind = header
+            args, kwargs = as_json(_short(tuple(shown.args))), as_json(_short(shown.kwargs))
+            encoded, tag = base64.b64encode(body.encode()).decode(), uuid.uuid4()
+            headers = (
+                f'{same},"id":"{id}","root_id":"{id}","argsrepr":{args},"kwargsrepr":{kwargs},"origin":"{origin()}"'
+            )
+            around = (
+                f'{rest},"correlation_id":"{id}","delivery_tag":"{tag}"}},"headers":{{{headers},"{HEADER}":{before}{id}'
+            )
+            return Wire((("LPUSH", key, ""),), at, (f'{{"body":"{encoded}",{around}{between}', then, behind + "}}"))
+
+        return wire
 
     def depth(self, route: str) -> int:
         _, name, level = split_route(route)
         queue, priority = self.queue(name, level), self.priority(level)
         return self._use(lambda link: link.waiting(queue, priority))
+
+
+def origin() -> str:
+    return f"queuekit@{os.getpid()}"
+
+
+def _same(like: Message) -> dict[str, Any]:
+    """The headers of Celery's in which messages like this one do not differ."""
+    return {
+        "lang": "py",
+        "task": like.task,
+        "parent_id": None,
+        "group": None,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "retries": 0,
+        "timelimit": [None if like.timeout is None else like.timeout + BACKSTOP, None],
+    }
 
 
 def _short(value: Any) -> str:

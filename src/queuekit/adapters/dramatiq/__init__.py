@@ -18,12 +18,14 @@ from queuekit.errors import ConfigError
 from queuekit.message import HEADER, bucket, split_route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from queuekit.adapters.findings import Finding
     from queuekit.adapters.report import Row
-    from queuekit.message import Publication
+    from queuekit.message import Message, Publication
+    from queuekit.payload.arguments import Arguments
     from queuekit.settings import Settings
+    from queuekit.store import Wire
     from queuekit.task import Task
     from queuekit.worker import Worker
 
@@ -75,11 +77,11 @@ class DramatiqAdapter:
     def publish(self, publications: Sequence[Publication]) -> None:
         self.broker.send([self._compile(one) for one in publications])
 
-    def wire(self, publication: Publication) -> list[tuple[str, ...]] | None:
+    def wiring(self, like: Message) -> Callable[[str, Arguments], Wire] | None:
         broker = self.broker
         if self._user_broker is not None:  # whose middleware is told of what is enqueued, and may change it
             return None
-        return broker.wire(self._fields(publication))
+        return broker.wiring(like, self._queue(like.route), _options(like))
 
     def depth(self, route: str) -> int | None:
         return self.broker.waiting(self._queue(route))
@@ -95,15 +97,12 @@ class DramatiqAdapter:
         """Of the message, but for its timestamp."""
         message = publication.message
         args, kwargs = publication.shown
-        options: dict[str, Any] = {HEADER: publication.header(), "max_retries": 0}
-        if message.timeout is not None:
-            options["time_limit"] = _milliseconds(message.timeout)
         return {
             "queue_name": self._queue(message.route),
             "actor_name": message.task,
             "args": tuple(args),
             "kwargs": kwargs,
-            "options": options,
+            "options": {HEADER: publication.header(), **_options(message)},
             "message_id": publication.native_id,
         }
 
@@ -194,6 +193,12 @@ def _broker_class(settings: Settings) -> type[Broker]:
             "pip install 'queuekit[dramatiq,rabbitmq]'"
         ) from error
     return RabbitBroker
+
+
+def _options(like: Message) -> dict[str, Any]:
+    """Those in which messages like this one do not differ."""
+    limit = {} if like.timeout is None else {"time_limit": _milliseconds(like.timeout)}
+    return {"max_retries": 0, **limit}
 
 
 def _milliseconds(timeout: float) -> int:

@@ -29,9 +29,12 @@ from queuekit.errors import ConfigError
 from queuekit.message import BUCKETS, HEADER, Doorbell, InvalidMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from queuekit.message import Message
+    from queuekit.payload.arguments import Arguments
     from queuekit.settings import Settings
+    from queuekit.store import Wire
 
 __all__ = ["CATCH_ALL", "LEVELS", "Broker", "Consumer", "Fetched", "base_queue", "level_queue"]
 
@@ -197,8 +200,8 @@ class Broker(dramatiq.Broker):
         """Publish all, in order, each to the queue that it names. Raises BrokerAway."""
         raise NotImplementedError
 
-    def wire(self, fields: dict[str, Any]) -> list[tuple[str, ...]] | None:
-        """What send() sends for the message of these fields, where that is a few commands for Redis. Changes them."""
+    def wiring(self, like: Message, queue: str, options: Mapping[str, Any]) -> Callable[[str, Arguments], Wire] | None:
+        """See Wiring: what send() sends, where that is a few commands for Redis."""
         return None
 
     def waiting(self, queue: str) -> int:

@@ -23,11 +23,16 @@ from dramatiq.common import current_millis
 from queuekit.adapters import BrokerAway
 from queuekit.adapters.dramatiq.broker import LEVELS, Broker, Consumer, Fetched, compact, encode, level_queue
 from queuekit.clients import connect, one_try
+from queuekit.message import HEADER, header_around
+from queuekit.payload.arguments import HIDDEN
+from queuekit.store import Wire
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from queuekit.message import Message
+    from queuekit.payload.arguments import Arguments
     from queuekit.settings import Settings
 
 __all__ = ["RedisBroker", "url_of"]
@@ -135,11 +140,21 @@ class RedisBroker(Broker, engine.RedisBroker):
         for message in messages:
             self.emit_after("enqueue", message, None)
 
-    def wire(self, fields: dict[str, Any]) -> list[tuple[str, ...]] | None:
-        fields["message_timestamp"] = current_millis()
-        fields["options"]["redis_message_id"] = redis_id = secrets.token_hex(16)
-        key = self.key(fields["queue_name"])
-        return [("HSET", f"{key}.msgs", redis_id, compact(fields)), ("RPUSH", key, redis_id)]
+    def wiring(self, like: Message, queue: str, options: Mapping[str, Any]) -> Callable[[str, Arguments], Wire] | None:
+        key = self.key(queue)
+        bodies, at, hidden = f"{key}.msgs", (0, 3), like.hidden
+        named = f'{{"queue_name":{compact(queue)},"actor_name":{compact(like.task)},"args":'
+        header, between, then, behind = header_around(like)
+        behind += f",{compact(options)[1:-1]},"
+
+        def wire(id: str, arguments: Arguments) -> Wire:
+            redis_id, shown = secrets.token_hex(16), HIDDEN if hidden else arguments
+            shown_text = f'{shown.args_text},"kwargs":{shown.kwargs_text}'
+            rest = f'"redis_message_id":"{redis_id}"}},"message_id":"{id}","message_timestamp":{current_millis()}}}'
+            around = (f'{named}{shown_text},"options":{{"{HEADER}":{header}{id}{between}', then, behind + rest)
+            return Wire((("HSET", bodies, redis_id, ""), ("RPUSH", key, redis_id)), at, around)
+
+        return wire
 
     def waiting(self, queue: str) -> int:
         try:

@@ -27,14 +27,17 @@ from rq.utils import utcformat
 from queuekit.adapters import ASYNC, BrokerAway, Capabilities, Pool
 from queuekit.adapters.rq.job import BACKSTOP, DoorbellJob
 from queuekit.clients import connect, one_try
-from queuekit.message import HEADER, split_route
+from queuekit.message import HEADER, header_around, split_route
+from queuekit.payload.arguments import HIDDEN
+from queuekit.store import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from queuekit.adapters.report import Row
     from queuekit.adapters.rq.beside import SimpleWorker, Worker, install
     from queuekit.message import Message, Publication
+    from queuekit.payload.arguments import Arguments
     from queuekit.settings import Settings
     from queuekit.task import Task
     from queuekit.worker import Worker as QueuekitWorker
@@ -153,31 +156,34 @@ class RqAdapter:
         except redis.RedisError as error:
             raise BrokerAway(f"the broker did not take the jobs: {error}") from error
 
-    def wire(self, publication: Publication) -> list[tuple[str, ...]] | None:
-        """What RQ's enqueue_job() sends for it, but for the compression of its data, which RQ reads without as well.
-        RQ takes ten times as long over it, mostly for what none of ours has."""
-        message, id = publication.message, publication.native_id
-        _, queue, level = split_route(message.route)
-        queue, now = queue_name(self.settings.namespace, queue, level), utcformat(utcnow())
-        args, kwargs = publication.shown
-        fields = {
-            "created_at": now,
-            "data": dumps([message.task, None, args, kwargs]),
+    def wiring(self, like: Message) -> Callable[[str, Arguments], Wire] | None:
+        """What RQ's enqueue_job() sends, but for the compression of its data, which RQ reads without as well. RQ takes
+        ten times as long over it, mostly for what none of ours has."""
+        _, queue, level = split_route(like.route)
+        queue, hidden = queue_name(self.settings.namespace, queue, level), like.hidden
+        same = {
             **EMPTY,
             "origin": queue,
-            "description": message.task,
-            "enqueued_at": now,
-            "timeout": str(_timeout(message)),
-            "result_ttl": str(_native_ttl(message)),
+            "description": like.task,
+            "timeout": str(_timeout(like)),
+            "result_ttl": str(_native_ttl(like)),
             "failure_ttl": str(NATIVE_TTL),
             "status": "queued",
-            "meta": dumps({HEADER: dict(publication.header())}),
         }
-        return [
-            ("SADD", QUEUES, f"{QUEUE_KEY}{queue}"),
-            ("HSET", f"{JOB_KEY}{id}", *(part for pair in fields.items() for part in pair)),
-            ("RPUSH", f"{QUEUE_KEY}{queue}", id),
-        ]
+        fields = tuple(part for pair in same.items() for part in pair)
+        key, task = f"{QUEUE_KEY}{queue}", dumps(like.task)
+        listed = ("SADD", QUEUES, key)
+        header, between, then, behind = header_around(like)
+        at = (1, len(fields) + 9)
+
+        def wire(id: str, arguments: Arguments) -> Wire:
+            now, shown = utcformat(utcnow()), HIDDEN if hidden else arguments
+            data = f"[{task},null,{shown.args_text},{shown.kwargs_text}]"
+            own = ("created_at", now, "data", data, "enqueued_at", now, "meta", "")
+            around = (f'{{"{HEADER}":{header}{id}{between}', then, behind + "}")
+            return Wire((listed, ("HSET", f"{JOB_KEY}{id}", *fields, *own), ("RPUSH", key, id)), at, around)
+
+        return wire
 
     def _job(self, publication: Publication, client: redis.Redis) -> Job:
         message = publication.message

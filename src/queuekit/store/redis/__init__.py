@@ -50,7 +50,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from queuekit.clients import connect, one_try, open_cluster
+from queuekit.clients import ask_all, connect, one_try, open_cluster
 from queuekit.errors import ConfigError
 from queuekit.job import JobStatus, Record
 from queuekit.store import (
@@ -104,7 +104,7 @@ if TYPE_CHECKING:
 __all__ = ["RedisStore", "read_scripts"]
 
 T = TypeVar("T")
-Arg: TypeAlias = "str | bytes | float"
+Arg: TypeAlias = "str | float"
 
 CLUSTER = ("redis+cluster://", "rediss+cluster://")
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -325,18 +325,12 @@ class RedisStore:
             raise _failed(operation, error) from error
 
     def _ask(self, *command: Any) -> Any:
-        client: Any = self._client
         if self._url.startswith(CLUSTER):
-            return client.execute_command(*command)
-        # What execute_command() does, but for a retry, which we have none of, and for telling how long it took: that
-        # costs a quarter of a round trip.
-        pool = client.connection_pool
-        connection = pool.get_connection()
-        try:
-            connection.send_command(*command)
-            return connection.read_response()
-        finally:
-            pool.release(connection)
+            return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        (answer,) = ask_all(self._client, [command])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _eval(self, operation: str, argv: Sequence[Arg]) -> Any:
         """The answer, or the error."""
@@ -365,10 +359,10 @@ class RedisStore:
                 if self._eval(operation, [*asked[0][1][:COMMON], 1]) == []:
                     self._known.add(operation)
             try:
-                with self._client.pipeline(transaction=False) as pipe:
-                    for operation, argv, _ in chunks:
-                        cast("Any", pipe).execute_command("EVALSHA", _sha(operation), 1, self._prefix, *argv)
-                    rows = pipe.execute(raise_on_error=False)
+                rows = ask_all(
+                    self._client,
+                    [("EVALSHA", _sha(operation), 1, self._prefix, *argv) for operation, argv, _ in chunks],
+                )
             except (_NotConnected, redis.RedisError) as error:
                 return [_failed(asked[0][0], error) for _ in calls]
             answers: list[T | StoreAway] = []
@@ -447,14 +441,16 @@ class RedisStore:
         return [_created(row) for row in rows]
 
     def _add(self, jobs: Sequence[NewJob], wires: Sequence[Wire]) -> list[Created] | None:
-        """None: one of them is there, or the store is empty."""
-        said: str | None = self._run("add", *_laid_out(jobs, wires))
+        """None: one of them is there, or the store is empty; or they cannot be laid out for it."""
+        laid_out = _laid_out(jobs, wires)
+        said: str | None = None if laid_out is None else self._run("add", *laid_out)
         if said is None:
             return None
         now, epoch, *left = said.split()
-        pseqs = dict(zip(map(int, left[::2]), map(int, left[1::2]), strict=True))
         at = int(now) / 1000
-        return [Created(True, True, epoch, pseqs.get(place), at=at) for place in range(1, len(jobs) + 1)]
+        if not left:
+            return [Created(True, True, epoch, None, at=at)] * len(jobs)
+        return [Created(True, True, epoch, pseq, at=at) for pseq in map(int, left)]
 
     def holder(self, key: str) -> str | None:
         return cast("str | None", self._run("holder", key))
@@ -849,43 +845,37 @@ def _new(job: NewJob) -> list[str]:
 
 
 def _wired(wire: Wire | None) -> list[Any]:
-    return [] if wire is None else [wire.pseq, wire.epoch, *(1 + place for place in wire.at), wire.commands]
+    return [] if wire is None else [*(1 + place for place in wire.at), *wire.around, wire.commands]
 
 
 def _is_plain(job: NewJob) -> bool:
     """As add.lua has them."""
-    times = (job.at, job.delay, job.expires, job.expires_in)
-    return times == (None,) * 4 and job.key is None and job.parent is None and not job.elsewhere
+    return (
+        job.at is None
+        and job.delay is None
+        and job.expires is None
+        and job.expires_in is None
+        and job.key is None
+        and job.parent is None
+        and not job.elsewhere
+    )
 
 
-def _laid_out(jobs: Sequence[NewJob], wires: Sequence[Wire]) -> tuple[bytes, str]:
-    """What add.lua takes."""
-    parts: list[bytes] = []
-
-    def add(text: str) -> int:
-        part = text.encode("utf-8", "surrogatepass")
-        parts.append(part)
-        return len(part)
-
-    def add_marked(text: str, wire: Wire) -> list[int]:
-        epoch_first = text.index(wire.epoch) < text.index(wire.pseq)
-        marks = (wire.epoch, wire.pseq) if epoch_first else (wire.pseq, wire.epoch)
-        before, _, rest = text.partition(marks[0])
-        between, _, after = rest.partition(marks[1])
-        return [add(before), add(between), add(after), *([1] if epoch_first else [])]
-
-    own = [
-        [add(text) for text in (job.id, job.message, job.digest, job.route, job.token, _ms(job.result_ttl))]
-        for job in jobs
-    ]
-    commands = [
-        [
-            [add_marked(text, wire) if (i, k) == wire.at else add(text) for k, text in enumerate(command)]
-            for i, command in enumerate(wire.commands)
-        ]
-        for wire in wires
-    ]
-    return b"".join(parts), _compact([own, commands])
+def _laid_out(jobs: Sequence[NewJob], wires: Sequence[Wire]) -> list[Arg] | None:
+    """What add.lua takes. None: it does not take commands of different forms."""
+    at, lengths = wires[0].at, [*map(len, wires[0].commands)]
+    marked, place = at
+    own: list[Arg] = [len(jobs), marked + 1, place + 1, len(lengths), *lengths]
+    ttl, as_text = None, ""
+    for job, wire in zip(jobs, wires, strict=True):
+        if wire.at != at or [*map(len, wire.commands)] != lengths:
+            return None
+        if job.result_ttl != ttl:
+            ttl, as_text = job.result_ttl, _ms(job.result_ttl)
+        own += (job.id, job.message, job.digest, job.route, job.token, as_text)
+        for kind, command in enumerate(wire.commands):
+            own += command if kind != marked else (*command[:place], *wire.around, *command[place + 1 :])
+    return own
 
 
 def _created(row: Any) -> Created:

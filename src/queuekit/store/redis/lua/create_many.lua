@@ -1,18 +1,12 @@
--- the jobs, as JSON: of each what create takes, and what publishes it, if anything: the texts in whose places its pseq and
--- the epoch go, the command and the argument of it where they stand, and the commands
+-- the jobs, as JSON: of each what create takes, and what publishes it, if anything: the command and the argument of it in
+-- which its pseq and the epoch stand, what stands before them, between them and behind, and the commands
 local taken
 A = function(i) return taken[i] end
 
-local function put(text, mark, value)
-  local from, to = string.find(text, mark, 1, true)
-  return string.sub(text, 1, from - 1) .. value .. string.sub(text, to + 1)
-end
-
 -- Whether the broker, which is this server, has it now.
 local function publish(wire, pseq)
-  local commands = wire[6]
-  local args = commands[wire[4]]
-  args[wire[5]] = put(put(args[wire[5]], wire[2], int(pseq)), wire[3], epoch())
+  local commands = wire[7]
+  commands[wire[2]][wire[3]] = wire[4] .. int(pseq) .. wire[5] .. epoch() .. wire[6]
   for _, command in ipairs(commands) do
     local answer = redis.pcall(unpack(command))
     if type(answer) == 'table' and answer.err then return false end  -- whoever asked publishes it, by what it may do

@@ -1,0 +1,58 @@
+"""Most jobs of a task differ in their id and their arguments alone: what is alike in them is made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from queuekit.message import Message, as_json, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from queuekit.payload.arguments import Arguments
+    from queuekit.store import NewJob, Wire
+
+__all__ = ["Prepared", "Template"]
+
+
+@dataclass(slots=True)  # one is made for each job: see Arguments
+class Prepared:
+    """A job that is about to be recorded. `like`: its message, but for what `arguments` says where there are such."""
+
+    new: NewJob
+    wire: Wire | None
+    like: Message
+    arguments: Arguments | None = None
+
+    @property
+    def message(self) -> Message:
+        found = self.arguments
+        return self.like if found is None else replace(self.like, id=self.new.id, args=found.args, kwargs=found.kwargs)
+
+
+class Template:
+    """Of jobs whose messages are `like` one, but for id and arguments. Those are not signed, nor encoded by a codec.
+
+    Attributes:
+        wire: of such a job, by its id and arguments: see Wiring.
+    """
+
+    __slots__ = ("_after", "_before", "like", "route", "wire")
+
+    def __init__(self, like: Message, wire: Callable[[str, Arguments], Wire]) -> None:
+        self.like, self.route, self.wire = like, like.route, wire
+        text = replace(like, id="", args=[], kwargs={}).seal()
+        self._before = f'","task":{as_json(like.task)},"args":'
+        start = f'{{"id":"{self._before}[],"kwargs":{{}}'
+        assert text.startswith(start), "its fields stand in the order in which they were declared"
+        self._after = text[len(start) :]
+
+    def seal(self, id: str, arguments: Arguments) -> str:
+        """Message.seal()."""
+        return f'{{"id":"{id}{self._before}{arguments.args_text},"kwargs":{arguments.kwargs_text}{self._after}'
+
+    def digest(self, arguments: Arguments) -> str:
+        """Message.digest."""
+        like = self.like
+        return digest_of(like.task, arguments.args, arguments.kwargs, like.queue, like.backend, like.priority)
