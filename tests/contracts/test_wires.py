@@ -16,6 +16,7 @@ from queuekit import Settings
 from queuekit.adapters import Wiring, load_adapter
 from queuekit.message import Message, Publication
 from queuekit.payload.arguments import Arguments
+from queuekit.store import WireForm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,14 +100,17 @@ def test_the_same_message(
         wiring = adapter.wiring(replace(message, id="", args=[], kwargs={}))
         assert wiring is not None
         wire = wiring(ID, Arguments.of(message.args, message.kwargs))
-        before, between, behind = wire.around
-        for number, command in enumerate(wire.commands):
+        assert sum(command.count(WireForm.DOORBELL) for command in wire.form.commands) == 1
+        values = iter(wire.values)
+        for command in wire.form.commands:
             args = list(command)
-            assert all(isinstance(arg, str) for arg in args)
-            if number == wire.at[0]:
-                assert args[wire.at[1]] == ""
-                args[wire.at[1]] = f"{before}4711{between}epoch{behind}"
+            for place, arg in enumerate(command):
+                if arg == WireForm.OWN:
+                    args[place] = next(values)
+                elif arg == WireForm.DOORBELL:
+                    args[place] = f"{next(values)}4711{next(values)}epoch{next(values)}"
             client.execute_command(*args)
+        assert next(values, None) is None
         assert read(taken(client, queuekit_broker.namespace)) == theirs
     finally:
         adapter.close()

@@ -63,6 +63,7 @@ __all__ = [
     "Unreadable",
     "Unseen",
     "Wire",
+    "WireForm",
 ]
 
 
@@ -108,19 +109,32 @@ class NewJob:
     key_ttl: float | None = None
 
 
-@dataclass(slots=True)  # one is made for each job: see Arguments
-class Wire:
-    """The commands that publish a job's first doorbell on the Redis that the store is on, for create_many().
+class WireForm:
+    """The commands that publish first doorbells on the Redis that the store is on, for create_many().
 
-    Attributes:
-        commands: one of their arguments is empty, and is made there, with the pseq and the epoch.
-        at: which command, and which argument of it, from 0.
-        around: what stands in that argument before the pseq, between that and the epoch, and behind it.
+    Args:
+        commands: with OWN for what each job has of its own, and DOORBELL in one place, where its pseq and the epoch
+            stand in the middle of a text.
     """
 
-    commands: tuple[tuple[str, ...], ...]
-    at: tuple[int, int]
-    around: tuple[str, str, str]
+    __slots__ = ("commands", "laid_out")
+
+    OWN: Final = "\0"
+    DOORBELL: Final = "\1"
+
+    def __init__(self, *commands: tuple[str, ...]) -> None:
+        self.commands = commands
+        parts = [part for command in commands for part in (str(len(command)), *command)]
+        self.laid_out = (str(len(commands)), *parts)
+
+
+@dataclass(slots=True)  # one is made for each job: see Arguments
+class Wire:
+    """What publishes a job's first doorbell. `values`: for the places of its form, in order; for DOORBELL three: what
+    stands before the pseq, between that and the epoch, and behind it."""
+
+    form: WireForm
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from queuekit.clients import await_name
 from queuekit.message import BUCKETS, HEADER, as_json, bucket, header_around, split_route
 from queuekit.payload.arguments import HIDDEN, Arguments
 from queuekit.settings import redact
-from queuekit.store import Wire
+from queuekit.store import Wire, WireForm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -293,7 +293,7 @@ class Broker:
             return None
         _, name, level = split_route(like.route)
         queue, step, hidden = self.queue(name, level).name, self.priority(level), like.hidden
-        key, at = f"{queue}{SEP}{step}" if step else queue, (0, 2)
+        form = WireForm(("LPUSH", f"{queue}{SEP}{step}" if step else queue, WireForm.DOORBELL))
         shown_header, hidden_header = header_around(like), header_around(like, hidden=True)
         same = json.dumps(_same(like))[1:-1]
         properties = {
@@ -303,8 +303,8 @@ class Broker:
             "priority": step,
             "body_encoding": "base64",
         }
-        form = {"content-encoding": "utf-8", "content-type": "application/json", "properties": properties}
-        rest = json.dumps(form)[1:-2]  # the properties are its last, and stay open
+        around = {"content-encoding": "utf-8", "content-type": "application/json", "properties": properties}
+        rest = json.dumps(around)[1:-2]  # the properties are its last, and stay open
         embed = json.dumps(EMBED)
 
         def wire(id: str, arguments: Arguments) -> Wire:
@@ -316,13 +316,9 @@ class Broker:
             before, between, then, behind = header
             args, kwargs = as_json(_short(tuple(shown.args))), as_json(_short(shown.kwargs))
             encoded, tag = base64.b64encode(body.encode()).decode(), uuid.uuid4()
-            headers = (
-                f'{same},"id":"{id}","root_id":"{id}","argsrepr":{args},"kwargsrepr":{kwargs},"origin":"{origin()}"'
-            )
-            around = (
-                f'{rest},"correlation_id":"{id}","delivery_tag":"{tag}"}},"headers":{{{headers},"{HEADER}":{before}{id}'
-            )
-            return Wire((("LPUSH", key, ""),), at, (f'{{"body":"{encoded}",{around}{between}', then, behind + "}}"))
+            named = f'"id":"{id}","root_id":"{id}","origin":"{origin()}","argsrepr":{args},"kwargsrepr":{kwargs}'
+            first = f'{{"body":"{encoded}",{rest},"correlation_id":"{id}","delivery_tag":"{tag}"}},"headers":{{{same}'
+            return Wire(form, (f'{first},{named},"{HEADER}":{before}{id}{between}', then, behind + "}}"))
 
         return wire
 

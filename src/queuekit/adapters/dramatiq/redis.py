@@ -25,7 +25,7 @@ from queuekit.adapters.dramatiq.broker import LEVELS, Broker, Consumer, Fetched,
 from queuekit.clients import connect, one_try
 from queuekit.message import HEADER, header_around
 from queuekit.payload.arguments import HIDDEN
-from queuekit.store import Wire
+from queuekit.store import Wire, WireForm
 
 if TYPE_CHECKING:
     import threading
@@ -142,7 +142,8 @@ class RedisBroker(Broker, engine.RedisBroker):
 
     def wiring(self, like: Message, queue: str, options: Mapping[str, Any]) -> Callable[[str, Arguments], Wire] | None:
         key = self.key(queue)
-        bodies, at, hidden = f"{key}.msgs", (0, 3), like.hidden
+        hidden, own, bell = like.hidden, WireForm.OWN, WireForm.DOORBELL
+        form = WireForm(("HSET", f"{key}.msgs", own, bell), ("RPUSH", key, own))
         named = f'{{"queue_name":{compact(queue)},"actor_name":{compact(like.task)},"args":'
         header, between, then, behind = header_around(like)
         behind += f",{compact(options)[1:-1]},"
@@ -151,8 +152,8 @@ class RedisBroker(Broker, engine.RedisBroker):
             redis_id, shown = secrets.token_hex(16), HIDDEN if hidden else arguments
             shown_text = f'{shown.args_text},"kwargs":{shown.kwargs_text}'
             rest = f'"redis_message_id":"{redis_id}"}},"message_id":"{id}","message_timestamp":{current_millis()}}}'
-            around = (f'{named}{shown_text},"options":{{"{HEADER}":{header}{id}{between}', then, behind + rest)
-            return Wire((("HSET", bodies, redis_id, ""), ("RPUSH", key, redis_id)), at, around)
+            before = f'{named}{shown_text},"options":{{"{HEADER}":{header}{id}{between}'
+            return Wire(form, (redis_id, before, then, behind + rest, redis_id))
 
         return wire
 

@@ -29,7 +29,7 @@ from queuekit.adapters.rq.job import BACKSTOP, DoorbellJob
 from queuekit.clients import connect, one_try
 from queuekit.message import HEADER, header_around, split_route
 from queuekit.payload.arguments import HIDDEN
-from queuekit.store import Wire
+from queuekit.store import Wire, WireForm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -172,16 +172,16 @@ class RqAdapter:
         }
         fields = tuple(part for pair in same.items() for part in pair)
         key, task = f"{QUEUE_KEY}{queue}", dumps(like.task)
-        listed = ("SADD", QUEUES, key)
+        own, bell = WireForm.OWN, WireForm.DOORBELL
+        differ = ("created_at", own, "data", own, "enqueued_at", own, "meta", bell)
+        form = WireForm(("SADD", QUEUES, key), ("HSET", own, *fields, *differ), ("RPUSH", key, own))
         header, between, then, behind = header_around(like)
-        at = (1, len(fields) + 9)
 
         def wire(id: str, arguments: Arguments) -> Wire:
             now, shown = utcformat(utcnow()), HIDDEN if hidden else arguments
             data = f"[{task},null,{shown.args_text},{shown.kwargs_text}]"
-            own = ("created_at", now, "data", data, "enqueued_at", now, "meta", "")
-            around = (f'{{"{HEADER}":{header}{id}{between}', then, behind + "}")
-            return Wire((listed, ("HSET", f"{JOB_KEY}{id}", *fields, *own), ("RPUSH", key, id)), at, around)
+            before = f'{{"{HEADER}":{header}{id}{between}'
+            return Wire(form, (f"{JOB_KEY}{id}", now, data, now, before, then, behind + "}", id))
 
         return wire
 

@@ -88,6 +88,7 @@ from queuekit.store import (
     Unreadable,
     Unseen,
     Wire,
+    WireForm,
 )
 from queuekit.store.ends import parse_end
 from queuekit.store.redis import flows, views
@@ -845,7 +846,18 @@ def _new(job: NewJob) -> list[str]:
 
 
 def _wired(wire: Wire | None) -> list[Any]:
-    return [] if wire is None else [*(1 + place for place in wire.at), *wire.around, wire.commands]
+    """What create_many.lua takes."""
+    if wire is None:
+        return []
+    values, commands, place, around = iter(wire.values), [], [0, 0], ["", "", ""]
+    for number, command in enumerate(wire.form.commands, 1):
+        args = []
+        for k, arg in enumerate(command, 1):
+            if arg == WireForm.DOORBELL:
+                place, around = [number, k], [next(values) for _ in around]
+            args.append(next(values) if arg == WireForm.OWN else arg)
+        commands.append(args)
+    return [*place, *around, commands]
 
 
 def _is_plain(job: NewJob) -> bool:
@@ -862,19 +874,16 @@ def _is_plain(job: NewJob) -> bool:
 
 
 def _laid_out(jobs: Sequence[NewJob], wires: Sequence[Wire]) -> list[Arg] | None:
-    """What add.lua takes. None: it does not take commands of different forms."""
-    at, lengths = wires[0].at, [*map(len, wires[0].commands)]
-    marked, place = at
-    own: list[Arg] = [len(jobs), marked + 1, place + 1, len(lengths), *lengths]
+    """What add.lua takes. None: it takes commands of one form."""
+    form = wires[0].form
+    own: list[Arg] = [len(jobs), *form.laid_out]
     ttl, as_text = None, ""
     for job, wire in zip(jobs, wires, strict=True):
-        if wire.at != at or [*map(len, wire.commands)] != lengths:
+        if wire.form is not form and wire.form.laid_out != form.laid_out:
             return None
         if job.result_ttl != ttl:
             ttl, as_text = job.result_ttl, _ms(job.result_ttl)
-        own += (job.id, job.message, job.digest, job.route, job.token, as_text)
-        for kind, command in enumerate(wire.commands):
-            own += command if kind != marked else (*command[:place], *wire.around, *command[place + 1 :])
+        own += (job.id, job.message, job.digest, job.route, job.token, as_text, *wire.values)
     return own
 
 
