@@ -208,9 +208,9 @@ class FlowMachine(BothStores):
     def cancel(self, which: int) -> None:
         ids = list(self.memory._jobs)
         id = ids[which % len(ids)]
-        self.both(lambda store: store.cancel(id, "not wanted"))
+        said = self.both(lambda store: store.cancel(id, "not wanted"))
         self.followed()
-        if self.memory._jobs[id].status is JobStatus.cancelled:
+        if said == "cancelled":  # and not before: a child may have been brought back since, by hand
             for child in self.memory.members(id):
                 if not child.startswith("~"):
                     job = self.memory._jobs[child]
