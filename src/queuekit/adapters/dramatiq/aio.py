@@ -1,5 +1,5 @@
-"""Messages are taken from Dramatiq's queues without its threads: in the pool `async`, and on Redis in `threads` where no
-middleware of the user's counts on them, since several at a time cost far less than one by one.
+"""Messages are taken from Dramatiq's queues without its threads: in the pool `async`, and on Redis in `threads`, where
+no middleware of the user's counts on them, since several at a time cost far less than one by one.
 
 Middleware of the user's sees each message, before it is claimed and once its outcome is there, though in threads that
 run nothing of the job.
