@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RabbitSource"]
 
-CONNECT: Final = 2.0  # seconds
+CONNECT: Final = 2  # seconds
 ANSWER: Final = 10.0  # seconds for an answer of the broker
+INSTANT: Final = 0.001  # seconds; py-amqp would spin for the rest of a frame, with none
 BROKEN: Final = (OSError, AMQPError, KombuError)  # what a connection raises
 
 
@@ -85,7 +86,7 @@ class RabbitSource(Taking):
     def look_around(self) -> None:
         try:
             self._say()
-            self._read(0)
+            self._read(INSTANT)
         except Exception:
             self._drop()  # it is opened again by the next fetch, which says so if it cannot be
 

@@ -44,8 +44,11 @@ class RabbitSource(Taking[RabbitBroker]):
     # ---- the connection ---------------------------------------------------------------------------------------------
 
     def look_around(self) -> None:
-        if self._link is not None:
-            self._link.flush()
+        try:
+            if self._link is not None:
+                self._link.flush()
+        except Exception:
+            self._drop()  # it is opened again by the next fetch, which says so if it cannot be
 
     def _open(self) -> Link:
         if self._link is None or not self._link.usable:
