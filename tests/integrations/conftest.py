@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def _default(target: Target) -> bool:
     capabilities = target.capabilities
-    return capabilities is None or target.pool_name in (capabilities.default_pool, "async")
+    if capabilities is None or target.pool_name == capabilities.default_pool:
+        return True
+    return target.pool_name == "async" and target.broker == capabilities.brokers[0]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -227,6 +227,26 @@ def test_a_pool_that_the_adapter_has_not_is_refused_with_its_reason(monkeypatch:
     assert app.worker(pool="caller").pool == "caller"
 
 
+@pytest.mark.parametrize(
+    ("settings", "pool"),
+    [({}, "async"), ({"broker_url": "amqp://127.0.0.1:1//"}, "async"), ({"pool": "threads"}, "threads")],
+    ids=["Redis", "RabbitMQ", "named"],
+)
+@pytest.mark.parametrize("backend", ["celery", "dramatiq"])
+def test_a_worker_of_async_tasks_alone_has_the_pool_for_them(
+    backend: str, settings: dict[str, Any], pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(backend)
+    url = "redis://127.0.0.1:1/0"
+    app = App(Settings(**{"backend": backend, "broker_url": url, "store_url": url, **settings}))
+    monkeypatch.setattr(apps, "registered_tasks", lambda: [aecho])
+    assert app.fitting_pool() == pool
+    assert app.worker(pool=app.fitting_pool()).pool == pool
+    monkeypatch.setattr(apps, "registered_tasks", lambda: [aecho, echo])
+    assert app.fitting_pool() == settings.get("pool")
+    app.close()
+
+
 def test_strict_refuses_what_a_pool_cannot_enforce() -> None:
     pytest.importorskip("dramatiq")
     code = (

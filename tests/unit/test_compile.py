@@ -419,11 +419,12 @@ async def capped() -> None: ...
         ("celery", {
             ("prefork", "redis"): "refused", ("threads", "redis"): "refused", ("solo", "redis"): "native",
             ("async", "redis"): "emulated", ("prefork", "rabbitmq"): "refused", ("threads", "rabbitmq"): "refused",
-            ("solo", "rabbitmq"): "native",
+            ("solo", "rabbitmq"): "native", ("async", "rabbitmq"): "emulated",
         }),
         ("rq", {("worker", "redis"): "native", ("simple", "redis"): "native", ("async", "redis"): "emulated"}),
         ("dramatiq", {
             ("threads", "redis"): "emulated", ("async", "redis"): "emulated", ("threads", "rabbitmq"): "refused",
+            ("async", "rabbitmq"): "emulated",
         }),
     ],
 )  # fmt: skip
@@ -446,6 +447,9 @@ def test_a_pool_that_refuses_a_cap_refuses_the_task() -> None:
     assert report(capped, Settings(), "celery", "prefork").refuses("prefork")
     assert not report(capped, Settings(concurrency=3), "celery", "prefork").refuses("prefork")
     adopting = report(capped, Settings(adopt=True), "celery", "async")
-    assert adopting.refuses("async"), "its messages come by kombu"
+    found = {
+        one.broker: row.level.value for one in adopting.targets for row in one.rows if row.field == "max_concurrency"
+    }
+    assert found == {"redis": "refused", "rabbitmq": "emulated"}, "on Redis its messages come by kombu"
     fields = {row.field for one in report(plain, Settings(), "celery").targets for row in one.rows}
     assert not fields & {"max_concurrency", "queue_concurrency"}, "nothing is said of what nobody asks for"

@@ -60,8 +60,8 @@ class Target:
 @cache
 def find_targets(wanted: tuple[str, ...] = ()) -> list[Target]:
     """The targets of these names: a backend, or one of its targets ("celery-threads"). By default all that are
-    installed: each pool on the adapter's first broker, and the default pool on the others. ("celery-threads-rabbitmq"
-    has to be asked for.)
+    installed: each pool on the adapter's first broker, and on the others the default pool and `async`, which takes
+    messages by ways of its own. ("celery-threads-rabbitmq" has to be asked for.)
 
     Raises:
         ConfigError: no target has such a name.
@@ -106,5 +106,7 @@ def _of(backend: str) -> list[Target]:
 
 
 def _usual(target: Target) -> bool:
+    from queuekit.adapters import ASYNC
+
     has = target.capabilities
-    return has is None or target.broker == has.brokers[0] or target.pool_name == has.default_pool
+    return has is None or target.broker == has.brokers[0] or target.pool_name in {has.default_pool, ASYNC}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -47,7 +48,12 @@ def test_the_rest_can_be_asked_for() -> None:
 
 
 def test_the_pool_async_stands_beside_the_pools_of_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    own, async_pool = Pool("own", True, True, True, True), Pool("async", False, False, True, True, brokers=("redis",))
+    own, async_pool = Pool("own", True, True, True, True), Pool("async", False, False, True, True)
+    both = Capabilities(pools=(own, async_pool), default_pool="own", brokers=("redis", "rabbitmq"))
+    monkeypatch.setattr(Adapter, "capabilities", both)
+    assert names() == ["engine", "engine-rabbitmq", "engine-async", "engine-async-rabbitmq"]
+    target.find_targets.cache_clear()
+    async_pool = replace(async_pool, brokers=("redis",))
     has = Capabilities(pools=(own, async_pool), default_pool="own", brokers=("redis", "rabbitmq"))
     monkeypatch.setattr(Adapter, "capabilities", has)
     assert names() == ["engine", "engine-rabbitmq", "engine-async"]

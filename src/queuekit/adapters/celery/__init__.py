@@ -65,7 +65,7 @@ class CeleryAdapter:
             Pool("prefork", processes=True, interrupts_sync=True, shared_loop=True, concurrent=True),
             Pool("threads", processes=False, interrupts_sync=False, shared_loop=True, concurrent=True),
             Pool("solo", processes=False, interrupts_sync=True, shared_loop=True, concurrent=False),
-            Pool(ASYNC, False, False, shared_loop=True, concurrent=True, brokers=("redis",), caps=("redis",)),
+            Pool(ASYNC, False, False, shared_loop=True, concurrent=True, caps=("redis", "rabbitmq")),
         ),
         default_pool="prefork",
         brokers=("redis", "rabbitmq"),
@@ -103,6 +103,12 @@ class CeleryAdapter:
     def own(self) -> bool:
         """Whether the Celery app is queuekit's own, and not a user's that was handed in."""
         return self._native is None
+
+    @property
+    def async_by_link(self) -> bool:
+        """Whether messages come by kombu's consumer in the pool `async` too, which hands over what comes: on Redis a
+        native message that is popped, and lost with its worker, has no record to be found by."""
+        return self.settings.adopt and self.broker.is_redis
 
     @property
     def app(self) -> Any:

@@ -2,10 +2,11 @@
 
 On Redis messages are popped from the lists that kombu keeps, many at a time: kombu takes them one by one, with three
 conversations for each. The record carries a job from there on, as it does on RQ. Where native messages are adopted,
-which have no record yet, they come by the link, as in every pool, and are acknowledged.
+which have no record yet, they come by the link, as in every pool, and are acknowledged. On RabbitMQ all are pulled in
+batches: see aio_rabbitmq.py.
 
-Celery's event loop sends the events and acknowledges; threads of ours take, claim, run and record. A native task of a
-user's app gets a thread, as in Celery's own pool `threads`.
+Celery's event loop sends the events, and acknowledges what the link has brought; threads of ours take, claim, run and
+record. A native task of a user's app gets a thread, as in Celery's own pool `threads`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from queuekit.execution.outcomes import Outcome
     from queuekit.worker import Worker
 
-__all__ = ["AsyncPool"]
+__all__ = ["AsyncPool", "Job", "Taking"]
 
 log = logging.getLogger("queuekit.celery")
 
@@ -74,30 +75,38 @@ class AsyncPool(TaskPool):  # type: ignore[misc]  # Celery has no types
         super().on_stop()
 
 
-class _Job:
+class Job:
     """A message on its way.
 
     Attributes:
-        raw, place: as it was popped, and from which list; None where the link has brought it.
+        raw, place: as it was taken, and from which list or queue; None where the link has brought it.
+        settle: how its broker is told that it is over, or, with keep=True, that it is for somebody else; once.
         bell, args, kwargs: what it says, once it was looked at.
     """
 
-    __slots__ = ("args", "bell", "clock", "kwargs", "message", "place", "raw")
+    __slots__ = ("args", "bell", "clock", "kwargs", "message", "place", "raw", "settle")
 
-    def __init__(self, *, raw: bytes | None = None, place: str = "", message: Any = None) -> None:
-        self.raw, self.place, self.message = raw, place, message
+    def __init__(
+        self, *, raw: Any = None, place: str = "", message: Any = None, settle: Callable[..., object] | None = None
+    ) -> None:
+        self.raw, self.place, self.message, self.settle = raw, place, message, settle
         self.args: Any = ()
         self.kwargs: Any = {}
         self.bell: Doorbell | None = None
         self.clock = 0.0
 
+    def say(self, *, keep: bool) -> None:
+        settle, self.settle = self.settle, None
+        if settle is not None:
+            settle(keep=keep)
+
 
 class _Jobs:
     def __init__(self, worker: Worker, app: Any, limit: int) -> None:
         self.worker, self.app = worker, app
-        self.runner: Runner[_Job] = Runner(worker.execution, limit, self.begun, self.settle, worker.caps)
-        self._arrived: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._todo: deque[tuple[_Job, Outcome | str]] = deque()
+        self.runner: Runner[Job] = Runner(worker.execution, limit, self.begun, self.settle, worker.caps)
+        self._arrived: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._todo: deque[tuple[Job, Outcome | str]] = deque()
         self._bell = os.pipe()
         for end in self._bell:
             os.set_blocking(end, False)
@@ -105,19 +114,20 @@ class _Jobs:
         self._hostname = ""
         self._thread: threading.Thread | None = None
         self._fetching: threading.Thread | None = None
+        self._source: Taking | None = None
 
     def fetch_from(self, broker: Broker, gate: Gate) -> None:
-        """Pop the messages from Redis from now on. Harmless when called twice."""
+        """Take the messages from the broker from now on, past kombu's consumer. Harmless when called twice."""
         if self._thread is None:
-            source = _Source(self, broker, gate)
-            self._start(fetch_all, self.worker, source, self.runner)
+            self._source = _source(self, broker, gate)
+            self._start(fetch_all, self.worker, self._source, self.runner)
             self._fetching = self._thread
 
     def deliver(self, message: Any) -> None:
         """What the link hands over, in the thread of Celery's event loop."""
         if self._thread is None:
             self._start(self._take_all)
-        job = _Job(message=message)
+        job = Job(message=message)
         self.received(job)
         self._arrived.put(job)
 
@@ -149,7 +159,7 @@ class _Jobs:
             if job.raw is None:
                 job.message.ack_log_error(log, ())
 
-    def _act(self, job: _Job, what: str) -> None:
+    def _act(self, job: Job, what: str) -> None:
         if what == RECEIVED:
             headers = job.message.headers
             self._send(
@@ -163,7 +173,7 @@ class _Jobs:
             accepted()
         self._send(STARTED, job)
 
-    def _tell(self, job: _Job, outcome: Outcome) -> None:
+    def _tell(self, job: Job, outcome: Outcome) -> None:
         said = None if job.bell is None else said_of(outcome, job.bell)
         if said is None:
             if isinstance(outcome, Dropped) and job.bell is not None:
@@ -180,7 +190,7 @@ class _Jobs:
             fields = {"exception": saferepr(said.result), "traceback": traced}
         self._send(EVENTS[said.state], job, **fields)
 
-    def _send(self, event: str, job: _Job, **fields: Any) -> None:
+    def _send(self, event: str, job: Job, **fields: Any) -> None:
         if self._told:
             with suppress(Exception):  # for monitors alone
                 self._events.send(event, uuid=job.message.headers["id"], **fields)
@@ -192,12 +202,12 @@ class _Jobs:
         """Whether somebody is told of events."""
         return self._events is not None and bool(self._events.enabled)
 
-    def _ring(self, todo: Iterable[tuple[_Job, Outcome | str]]) -> None:
+    def _ring(self, todo: Iterable[tuple[Job, Outcome | str]]) -> None:
         self._todo.extend(todo)
         with suppress(BlockingIOError):  # it rings already
             os.write(self._bell[1], b"!")
 
-    def received(self, job: _Job) -> None:
+    def received(self, job: Job) -> None:
         if self._told:
             self._ring([(job, RECEIVED)])
 
@@ -212,9 +222,9 @@ class _Jobs:
                 log.exception("%d messages could not be taken", len(batch))
                 self.settle([(job, Dropped("it could not be taken")) for job in batch])
 
-    def _take(self, batch: Sequence[_Job]) -> None:
-        deliveries: list[tuple[_Job, Delivery]] = []
-        said: list[tuple[_Job, Outcome]] = []
+    def _take(self, batch: Sequence[Job]) -> None:
+        deliveries: list[tuple[Job, Delivery]] = []
+        said: list[tuple[Job, Outcome]] = []
         for job in batch:
             got = Unrecorded("the worker stops") if self.worker.stopping.is_set() else self.delivery(job)
             if isinstance(got, Delivery):
@@ -225,7 +235,7 @@ class _Jobs:
             self.settle(said)
         self.runner.take(deliveries)
 
-    def delivery(self, job: _Job) -> Delivery | Outcome:
+    def delivery(self, job: Job) -> Delivery | Outcome:
         """Of a message that has passed the gate."""
         message = job.message
         job.args, job.kwargs, _ = message.decode()
@@ -246,20 +256,24 @@ class _Jobs:
             job.bell = made.bell
         return made
 
-    def begun(self, jobs: Sequence[_Job]) -> None:
+    def begun(self, jobs: Sequence[Job]) -> None:
         now = time.monotonic()
         for job in jobs:
             job.clock = now
+        if self._source is not None:
+            self._source.begun(jobs)
         if self._told or jobs[0].raw is None:
             self._ring((job, STARTED) for job in jobs)
 
-    def settle(self, said: Sequence[tuple[_Job, Outcome]]) -> None:
+    def settle(self, said: Sequence[tuple[Job, Outcome]]) -> None:
         if self.worker.settings.celery_result:
             for job, outcome in said:
                 self._keep(job, outcome)
+        for job, outcome in said:
+            job.say(keep=isinstance(outcome, Unrecorded))
         self._ring(said)
 
-    def _keep(self, job: _Job, outcome: Outcome) -> None:
+    def _keep(self, job: Job, outcome: Outcome) -> None:
         if job.bell is None:
             return
         task, headers = self.app.tasks[job.message.headers["task"]], job.message.headers
@@ -283,24 +297,80 @@ class _Jobs:
             time.sleep(LOOK)
         self.runner.end()
         self._look()
+        if self._source is not None:
+            self._source.close()
 
 
-class _Source:
-    """Kombu's lists on Redis: see queuekit.adapters.aio.Source."""
+def _source(jobs: _Jobs, broker: Broker, gate: Gate) -> Taking:
+    if broker.is_redis:
+        return _Source(jobs, broker, gate)
+    from queuekit.adapters.celery.aio_rabbitmq import RabbitSource
+
+    return RabbitSource(jobs, broker, gate)
+
+
+class Taking:
+    """What sources share, whatever carries the messages: see queuekit.adapters.aio.Source."""
+
+    def __init__(self, jobs: _Jobs, gate: Gate) -> None:
+        self.jobs, self.gate, self.worker = jobs, gate, jobs.worker
+
+    def open(self) -> None: ...
+
+    def look_around(self) -> None: ...
+
+    def fetch(self, room: Room) -> Sequence[Job]:
+        raise NotImplementedError
+
+    def read(self, message: Job) -> Any:
+        """What was taken, as kombu gives it. Raises InvalidMessage."""
+        raise NotImplementedError
+
+    def body(self, message: Job) -> str | bytes:
+        """Of one that cannot be read."""
+        found: str | bytes = message.raw
+        return found
+
+    def name(self, message: Job) -> str:
+        """The queue in the broker."""
+        return message.place
+
+    def delivery(self, message: Job) -> Delivery | Outcome:
+        message.message = self.read(message)
+        try:
+            self.gate.admit(message.message, self.name(message))
+        except Exception as error:  # an InvalidMessage, or a value that nobody thought of
+            raise InvalidMessage(f"{error}" or type(error).__name__) from None
+        self.jobs.received(message)
+        return self.jobs.delivery(message)
+
+    def put_aside(self, message: Job, why: str) -> bool:
+        told = shortened(self.body(message)) if message.message is None else describe(message.message)
+        return self.worker.quarantine(told, why, source=self.name(message))
+
+    def begun(self, messages: Sequence[Job]) -> None: ...
+
+    def settle(self, said: Sequence[tuple[Job, Outcome]]) -> None:
+        self.jobs.settle(said)
+
+    def put_back(self, messages: Sequence[Job]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None: ...
+
+
+class _Source(Taking):
+    """Kombu's lists on Redis."""
 
     def __init__(self, jobs: _Jobs, broker: Broker, gate: Gate) -> None:
-        self.jobs, self.gate, self.worker = jobs, gate, jobs.worker
+        super().__init__(jobs, gate)
         assert broker.settings.broker_url is not None
         self.client = connect(broker.settings.broker_url, **one_try(EMPTY + ANSWER), health_check_interval=0)
         self._names = {queue.name: name for name in self.worker.queues for queue in broker.queues(name)}
         self._turn = list(self._names)
         self._steps = [broker.priority(level) for level in reversed(BUCKETS)]  # kombu's own: 0 is the highest
 
-    def open(self) -> None: ...
-
-    def look_around(self) -> None: ...
-
-    def fetch(self, room: Room) -> Sequence[_Job]:
+    def fetch(self, room: Room) -> Sequence[Job]:
         self._turn.append(self._turn.pop(0))  # none is always the first
         keys = {name + (f"{Channel.sep}{step}" if step else ""): name for step in self._steps for name in self._turn}
         try:
@@ -308,47 +378,29 @@ class _Source:
                 for key in keys:
                     pipe.llen(key)
                 lengths = pipe.execute()
-            found: list[_Job] = []
+            found: list[Job] = []
             left = {queue: room.of(queue) for queue in self.worker.queues}
             for (key, name), length in zip(keys.items(), lengths, strict=True):
                 queue = self._names[name]
                 few = min(length, room.most - len(found), left[queue])
                 if few > 0:
                     popped: Any = self.client.rpop(key, few)
-                    found += [_Job(raw=raw, place=key) for raw in popped or ()]
+                    found += [Job(raw=raw, place=key) for raw in popped or ()]
                     left[queue] -= len(popped or ())
             if not found and room.wait:
                 one: Any = self.client.brpop(list(keys), EMPTY)
-                found = [] if one is None else [_Job(raw=one[1], place=one[0].decode())]
+                found = [] if one is None else [Job(raw=one[1], place=one[0].decode())]
         except RedisError as error:  # what was popped is found by its record
             raise BrokerAway(f"the broker does not answer: {error}") from error
         return found
 
-    def delivery(self, message: _Job) -> Delivery | Outcome:
-        assert message.raw is not None
-        name = message.place.partition(Channel.sep)[0]
-        message.message = read_envelope(message.raw)
-        try:
-            self.gate.admit(message.message, name)
-        except Exception as error:  # an InvalidMessage, or a value that nobody thought of
-            raise InvalidMessage(f"{error}" or type(error).__name__) from None
-        self.jobs.received(message)
-        return self.jobs.delivery(message)
+    def read(self, message: Job) -> Any:
+        return read_envelope(message.raw)
 
-    def put_aside(self, message: _Job, why: str) -> bool:
-        assert message.raw is not None
-        told = shortened(message.raw) if message.message is None else describe(message.message)
-        return self.worker.quarantine(told, why, source=message.place.partition(Channel.sep)[0])
+    def name(self, message: Job) -> str:
+        return message.place.partition(Channel.sep)[0]
 
-    def begun(self, messages: Sequence[_Job]) -> None: ...
-
-    def settle(self, said: Sequence[tuple[_Job, Outcome]]) -> None:
-        self.jobs.settle(said)
-
-    def put_back(self, messages: Sequence[_Job]) -> None:
+    def put_back(self, messages: Sequence[Job]) -> None:
         with suppress(RedisError):
             for message in reversed(messages):
-                assert message.raw is not None
                 self.client.rpush(message.place, message.raw)  # a doorbell too many is dropped
-
-    def close(self) -> None: ...

@@ -242,7 +242,7 @@ class Feed(bootsteps.StartStopStep):  # type: ignore[misc]
         deliver = c.create_task_handler() if pool != ASYNC else None
         if deliver is None:
             jobs = c.pool.attach(c, served.worker)
-            if broker.is_redis and not served.adapter.settings.adopt:
+            if not served.adapter.async_by_link:
                 jobs.fetch_from(broker, gate)
                 return
             deliver = jobs.deliver

@@ -57,9 +57,11 @@ def compile_rows(
         yield rows["overrun"].also("Celery kills the child too", {})
     yield limit.also("", {**option("time_limit"), **message("headers.timelimit")})
     yield rows["soft_timeout"].also("", option("soft_time_limit"))
-    if broker.queue_per_level:
+    if broker.queue_per_level and pool.name == ASYNC:
+        acknowledged = "when its attempt is claimed; the record carries the job from there on"
+    elif broker.queue_per_level:
         acknowledged = "when a process or thread takes the message up; the record carries the job from there on"
-    elif pool.name == ASYNC and not adapter.settings.adopt:
+    elif pool.name == ASYNC and not adapter.async_by_link:
         acknowledged = "when it is taken: many are popped at a time, and the record carries the jobs from there on"
     else:
         acknowledged = "after the task, whose outcome is in the record by then; a message that comes again is dropped"
@@ -84,7 +86,7 @@ def compile_rows(
             + ("" if adapter.settings.concurrency or not pool.concurrent else ", one a CPU"),
             {"worker.pool": pool.name},
         )
-    if pool.name == ASYNC and adapter.settings.adopt:  # then messages come by the link
+    if pool.name == ASYNC and adapter.async_by_link:
         yield from cap_rows(task, adapter.settings, kept=False, at_a_time=None)
     elif pool.name == "solo":
         yield from cap_rows(task, adapter.settings, kept=False, at_a_time=1)

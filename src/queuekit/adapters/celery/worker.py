@@ -139,7 +139,7 @@ def run(adapter: CeleryAdapter, worker: Worker) -> int:
         said = f"pool={pool!r}: queuekit runs Celery's pools {', '.join(known)}"
         raise ConfigError(f"{said}: {why}" if why else said)
 
-    worker.keeps_caps = pool == ASYNC and not adapter.settings.adopt  # a link hands over what comes
+    worker.keeps_caps = pool == ASYNC and not adapter.async_by_link
     worker.at_a_time = 1 if pool == "solo" else worker.concurrency
     worker.check_caps()
     # An app's pool threads and children take it from there.

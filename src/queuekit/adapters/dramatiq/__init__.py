@@ -45,7 +45,7 @@ class DramatiqAdapter:
     capabilities: ClassVar[Capabilities] = Capabilities(
         pools=(
             Pool("threads", False, interrupts_sync=False, shared_loop=True, concurrent=True, caps=("redis",)),
-            Pool(ASYNC, False, False, shared_loop=True, concurrent=True, brokers=("redis",), caps=("redis",)),
+            Pool(ASYNC, False, False, shared_loop=True, concurrent=True, caps=("redis", "rabbitmq")),
         ),
         default_pool="threads",
         brokers=("redis", "rabbitmq"),

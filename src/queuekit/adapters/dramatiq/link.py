@@ -6,9 +6,11 @@ import logging
 import os
 import struct
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pika
+import pika.channel
 import pika.connection
 from pika import frame, spec
 from pika.adapters.select_connection import IOLoop
@@ -29,6 +31,19 @@ class Away(Exception):
 
 
 _SelectConnection: Any = pika.SelectConnection  # pika has no types
+_PikaChannel: Any = pika.channel.Channel
+
+
+class _Channel(_PikaChannel):  # type: ignore[misc]
+    """Gives back a message that comes for a consumer which is gone. pika's own forgets it, and it stays unacknowledged
+    for as long as there is the channel."""
+
+    def _on_deliver(self, method_frame: Any, header_frame: Any, body: bytes) -> None:
+        tag = method_frame.method.consumer_tag
+        if tag in self._consumers or tag in self._cancelled or not self.is_open:
+            super()._on_deliver(method_frame, header_frame, body)
+        else:
+            self.basic_reject(method_frame.method.delivery_tag)
 
 
 class _Connection(_SelectConnection):  # type: ignore[misc]
@@ -46,6 +61,9 @@ class _Connection(_SelectConnection):  # type: ignore[misc]
             _class, _weight, body_size = struct.unpack_from(">HHQ", buffer, spec.FRAME_HEADER_SIZE)
             header = frame.Header(channel, body_size, pika.BasicProperties())
             return spec.FRAME_HEADER_SIZE + size + spec.FRAME_END_SIZE, header
+
+    def _create_channel(self, channel_number: int, on_open_callback: Any) -> Any:
+        return _Channel(self, channel_number, on_open_callback)
 
 
 class Link:
@@ -70,6 +88,7 @@ class Link:
         self._returned: list[str] = []
         self._refused = False
         self._answer: list[Any] = []
+        self._lost: set[str] = set()  # tags of consumers that the broker has cancelled
         try:
             self.connection = _Connection(
                 parameters,
@@ -95,14 +114,17 @@ class Link:
 
     def _wait(self, ready: Callable[[], Any], until: float) -> None:
         while not ready():
-            if self.error is not None:
-                raise Away(describe(self.error))
-            if self.channel is not None and self.channel.is_closed:
-                raise Away(describe(self.why))
+            self._check()
             left = until - time.monotonic()
             if left <= 0:
                 raise Away("no answer in time")
             self.run(left)
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise Away(describe(self.error))
+        if self.channel is not None and self.channel.is_closed:
+            raise Away(describe(self.why))
 
     def run(self, seconds: float) -> None:
         """Read and write what there is, for so long at most."""
@@ -129,6 +151,7 @@ class Link:
         self.channel = self._ask(lambda take: self.connection.channel(on_open_callback=take), until)
         self.channel.add_on_return_callback(self._on_return)
         self.channel.add_on_close_callback(self._on_channel_gone)
+        self.channel.add_on_cancel_callback(self._on_consumer_gone)
         self.channel.add_callback(self._on_empty, [Basic.GetEmpty], one_shot=False)
         self._published, self._open_tags = 0, set()
         if self._confirm:
@@ -141,6 +164,11 @@ class Link:
     @property
     def usable(self) -> bool:
         return self.error is None and self.pid == os.getpid() and self.channel is not None and self.channel.is_open
+
+    def flush(self) -> None:
+        """Without waiting: do what was asked for by later(), and send what it has written."""
+        self.run(0)
+        self.run(0)
 
     def later(self, call: Callable[[], object]) -> None:
         """From any thread: in the thread that runs the link, when it does."""
@@ -220,6 +248,34 @@ class Link:
 
     def _on_empty(self, _frame: object) -> None:
         self._answer.append(None)
+        self.loop.stop()
+
+    def take(
+        self, queues: Sequence[str], each: int, going: Callable[[int], float], patience: float
+    ) -> list[tuple[str, int, bytes]]:
+        """Up to so many of each queue, unacknowledged: the queue, the delivery tag and the body. By consumers that are
+        there for this call alone: while `going` says of the number that has come how many seconds to wait for more.
+        `patience`: seconds for each of the broker's answers."""
+        found: list[tuple[str, int, bytes]] = []
+
+        def take(queue: str, _channel: object, method: Any, _properties: object, body: bytes) -> None:
+            found.append((queue, method.delivery_tag, body))
+            self.loop.stop()
+
+        self._lost.clear()
+        if queues:
+            self._ask(lambda done: self.channel.basic_qos(0, each, callback=done), time.monotonic() + patience)
+        tags = [self.channel.basic_consume(queue, partial(take, queue)) for queue in queues]
+        while not self._lost and (seconds := going(len(found))) > 0:
+            self.run(seconds)
+            self._check()
+        for tag in tags:
+            if tag not in self._lost:
+                self._ask(partial(self.channel.basic_cancel, tag), time.monotonic() + patience)
+        return found
+
+    def _on_consumer_gone(self, frame: Any) -> None:
+        self._lost.add(frame.method.consumer_tag)  # somebody has deleted its queue
         self.loop.stop()
 
     # ---- the end ----------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from pika.exceptions import AMQPError
 from queuekit.adapters import BrokerAway
 from queuekit.adapters.dramatiq.broker import LEVELS, Broker, Consumer, Fetched, encode, level_queue
 from queuekit.adapters.dramatiq.link import Away, Link, describe
+from queuekit.adapters.pulling import HEARTBEAT
 from queuekit.errors import ConfigError
 from queuekit.settings import redact
 
@@ -41,11 +42,10 @@ if TYPE_CHECKING:
 
     from queuekit.settings import Settings
 
-__all__ = ["RabbitBroker", "url_of"]
+__all__ = ["RabbitBroker", "RabbitFetched", "url_of"]
 
 log = logging.getLogger("queuekit.dramatiq")
 
-HEARTBEAT: Final = 30  # seconds: a worker's connection to a machine that is gone
 LONGEST_PAUSE: Final = 0.25  # seconds between two looks of a consumer that has found nothing for a while
 
 
@@ -166,7 +166,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Fetched(Fetched):
+class RabbitFetched(Fetched):
     """`tag` is its delivery's, on the channel that `link` had then. `settled`: whether RabbitMQ was told of its end."""
 
     def __init__(
@@ -236,7 +236,7 @@ class _Consumer(Consumer):
                     self._nothing = 0
                     tag, raw = found
                     slots, most, link = self.broker.slots, self.broker.settings.doorbell_limit, self.link
-                    return _Fetched(self.base, level, raw, slots, most, link=link, channel=link.channel, tag=tag)
+                    return RabbitFetched(self.base, level, raw, slots, most, link=link, channel=link.channel, tag=tag)
         except (Away, AMQPError) as error:
             raise dramatiq.ConnectionClosed(describe(error)) from None
         self._nothing += 1
@@ -264,7 +264,7 @@ class _Consumer(Consumer):
                 return
 
     def settle(self, message: Fetched) -> None:
-        assert isinstance(message, _Fetched)
+        assert isinstance(message, RabbitFetched)
         message.settle(keep=message.keep)
 
     def close(self) -> None:
