@@ -18,7 +18,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from queuekit.adapters import Wiring
 from queuekit.clients import refuse_cluster
@@ -42,7 +42,7 @@ from queuekit.scheduling import Schedules
 from queuekit.store import Created, IdTaken, NewJob, StoreAway
 from queuekit.store.revival import revive
 from queuekit.task import Options, find_task, registered_tasks
-from queuekit.template import Prepared, Template
+from queuekit.template import Batch, Prepared, Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from queuekit.task import Call, Task
     from queuekit.worker import Worker
 
-    _Batch: TypeAlias = tuple[Sequence[Call[Any]], list[Prepared]]
-
 T = TypeVar("T")
 
 __all__ = ["App", "configure", "current_app", "has_default", "use_default"]
@@ -66,6 +64,7 @@ log = logging.getLogger("queuekit")
 
 DEV_FOLDER: Final = ".queuekit"
 BROKER_AWAY_PAUSE: Final = 2.0  # seconds
+MADE_UP: Final = 24  # bytes, as 48 letters
 
 _active: ContextVar[App | None] = ContextVar("queuekit_app", default=None)
 _default: App | None = None
@@ -242,76 +241,80 @@ class App:
 
     def enqueue(self, call: Call[Any]) -> Job[Any]:
         """See Task.enqueue()."""
-        return self._record([call], [self._prepared(call)], [])[0]
+        batch = self._record(Batch([call], [self._prepared(call, secrets.token_hex(MADE_UP))]))
+        if batch.broken is not None:
+            raise batch.broken
+        return self._jobs(batch)[0]
 
     def enqueue_batches(
         self, calls: Iterable[Call[Any]], size: int, *, ahead: bool = False
     ) -> Iterator[list[Job[Any]]]:
         """See Task.enqueue_batches(). `ahead`: take and prepare the next of the calls while some are on their way."""
-        done, made, ids = 0, list[Created](), list[str]()
-
-        def record(some: _Batch) -> list[Job[Any]]:
-            made.clear()
-            ids[:] = [one.new.id for one in some[1]]
-            return self._record(*some, made)
-
-        batches = self._batches(calls, size)
+        batches, done = self._batches(calls, size), 0
         if ahead and not self.hooks and self.settings.backend != "memory":
-            recorded = _ahead(batches, record, size)
+            recorded = _ahead(batches, self._record, size)
         else:
-            recorded = map(record, batches)
+            recorded = map(self._record, batches)
         while True:
+            made, left = 0, list[str]()
             try:
-                jobs = next(recorded, None)
+                batch = next(recorded, None)
+                if batch is None:
+                    return
+                made, left = len(batch.made), [job.new.id for job in batch.jobs[len(batch.made) :]]
+                if batch.broken is not None:
+                    raise batch.broken
             except (EnqueueError, PayloadError) as error:
                 if not done and not made:
                     raise
-                raise BulkEnqueueError.of(error, done + len(made), ids[len(made) :]) from error
-            made.clear()
-            ids.clear()
-            if jobs is None:
-                return
-            done += len(jobs)
-            yield jobs
+                raise BulkEnqueueError.of(error, done + made, left) from error
+            done += made
+            yield self._jobs(batch)
 
-    def _batches(self, calls: Iterable[Call[Any]], size: int) -> Iterator[_Batch]:
+    def _batches(self, calls: Iterable[Call[Any]], size: int) -> Iterator[Batch]:
         calls = iter(calls)
-        while batch := list(itertools.islice(calls, size)):
-            yield batch, [self._prepared(call) for call in batch]
+        while some := list(itertools.islice(calls, size)):
+            letters = secrets.token_hex(MADE_UP * len(some))  # once: the system takes its time over each
+            made_up = (letters[n : n + 2 * MADE_UP] for n in range(0, len(letters), 2 * MADE_UP))
+            yield Batch(some, list(map(self._prepared, some, made_up)))
 
-    def _record(self, calls: Sequence[Call[Any]], prepared: list[Prepared], made: list[Created]) -> list[Job[Any]]:
-        """All in one step; with hooks, which are told of each as it is recorded, one by one. `made` takes what became
-        of them, where it breaks."""
+    def _record(self, batch: Batch) -> Batch:
         until = time.monotonic() + self.settings.enqueue_timeout
+        jobs, made = batch.jobs, batch.made
         try:
-            if self.hooks or any(one.new.key is not None for one in prepared):
-                for index, call in enumerate(calls):
-                    prepared[index], one = self._accept_one(call, prepared[index], until)
+            if self.hooks or any(one.new.key is not None for one in jobs):
+                for index, call in enumerate(batch.calls):
+                    jobs[index], one = self._accept_one(call, jobs[index], until)
                     made.append(one)
             else:
-                made.extend(self._create(prepared, until))
+                made.extend(self._create(jobs, until))
+        except EnqueueError as error:
+            batch.broken = error
         finally:  # those before one that was refused are accepted
             ready: dict[str, list[Publication]] = {}
-            for job, one in zip(prepared, made, strict=False):
+            for job, one in zip(jobs, made, strict=False):
                 if one.pseq is not None:
                     message = job.message
                     publication = Publication(message, one.pseq, one.number, one.epoch, self.settings.signer)
                     ready.setdefault(message.route, []).append(publication)
             for route, publications in ready.items():
                 self._publish(route, publications)
+        return batch
+
+    def _jobs(self, batch: Batch) -> list[Job[Any]]:
         return [
             Job(job.new.id if one.created else one.other or job.new.id, app=self, task=call.task, created=one.created)
-            for call, job, one in zip(calls, prepared, made, strict=True)
+            for call, job, one in zip(batch.calls, batch.jobs, batch.made, strict=True)
         ]
 
-    def _prepared(self, call: Call[Any]) -> Prepared:
+    def _prepared(self, call: Call[Any], made_up: str) -> Prepared:
+        """`made_up`: 48 letters, for an id and a token."""
         task, start = call.task, starting.get()
         template = self._template(task) if start is None and not self.hooks else None
         if template is None:
             message, new = self.prepare(call)
             return Prepared(new, self._wired(message, new), message)
         arguments = task.codec(self.settings.payload_limit).encode_arguments(call.args, call.kwargs)
-        made_up = secrets.token_hex(24)  # once: the system takes its time over each
         id = task.request.id or made_up[:32]
         new = NewJob(
             id,
@@ -655,19 +658,20 @@ class App:
         )
 
 
-def _ahead(batches: Iterator[_Batch], record: Callable[[_Batch], T], size: int) -> Iterator[T]:
-    """Each as `record` gives it, by a thread, while this one prepares the next."""
+def _ahead(batches: Iterator[Batch], record: Callable[[Batch], Batch], size: int) -> Iterator[Batch]:
+    """Each as `record` gives it, by a thread, while this one prepares the next. Nothing is recorded behind a broken
+    one."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
     first = next(batches, None)
-    if first is None or len(first[0]) < size:  # there are no more
+    if first is None or len(first.calls) < size:  # there are no more
         if first is not None:
             yield record(first)
         return
     with ThreadPoolExecutor(1, "queuekit-enqueue") as thread:
 
-        def start(some: _Batch) -> Future[T]:
-            return thread.submit(copy_context().run, record, some)  # which says of which job they are children
+        def start(batch: Batch) -> Future[Batch]:
+            return thread.submit(copy_context().run, record, batch)  # which says of which job they are children
 
         waiting = start(first)
         while True:
@@ -676,12 +680,14 @@ def _ahead(batches: Iterator[_Batch], record: Callable[[_Batch], T], size: int) 
                 following = next(batches, None)
             except Exception as error:  # of the user's iterator too: those that are on their way come first
                 broken = error
-            yield waiting.result()
+            there = waiting.result()
+            if following is not None and there.broken is None:
+                waiting = start(following)
+            yield there
             if broken is not None:
                 raise broken
             if following is None:
                 return
-            waiting = start(following)
 
 
 def _asks_for_another(id: str, *, child: bool = False) -> EnqueueError:

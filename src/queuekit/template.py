@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from queuekit.message import Message, as_json, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from queuekit.errors import EnqueueError
     from queuekit.payload.arguments import Arguments
-    from queuekit.store import NewJob, Wire
+    from queuekit.store import Created, NewJob, Wire
+    from queuekit.task import Call
 
-__all__ = ["Prepared", "Template"]
+__all__ = ["Batch", "Prepared", "Template"]
 
 
 @dataclass(slots=True)  # one is made for each job: see Arguments
@@ -29,6 +31,21 @@ class Prepared:
     def message(self) -> Message:
         found = self.arguments
         return self.like if found is None else replace(self.like, id=self.new.id, args=found.args, kwargs=found.kwargs)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Jobs that are recorded in one step; with hooks, which are told of each as it is recorded, one by one.
+
+    Attributes:
+        made: what became of them: of those before one that was refused, where there is such a one.
+        broken: why not all of them are recorded.
+    """
+
+    calls: Sequence[Call[Any]]
+    jobs: list[Prepared]
+    made: list[Created] = field(default_factory=list)
+    broken: EnqueueError | None = None
 
 
 class Template:

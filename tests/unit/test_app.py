@@ -32,6 +32,7 @@ from queuekit import (
 from queuekit.adapters import BrokerAway, load_adapter
 from queuekit.app import _ahead, current_app
 from queuekit.store import StoreAway
+from queuekit.template import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -533,42 +534,61 @@ def test_what_is_recorded_of_a_batch_is_not_in_doubt() -> None:
     assert (broken.value.accepted, broken.value.in_doubt) == (1, ("j1", "j2"))
 
 
+def batch_of(count: int) -> Batch:
+    return Batch([echo.bind(n) for n in range(count)], [])
+
+
 def test_the_next_batch_is_made_while_one_is_on_its_way() -> None:
-    made, recorded = threading.Event(), threading.Event()
+    made, here = threading.Event(), App(Settings(backend="memory"))
 
-    def batches() -> Iterator[Any]:
-        yield [1, 2], []
+    def batches() -> Iterator[Batch]:
+        yield batch_of(2)
         made.set()
-        yield [3], []
-        assert not recorded.is_set()
+        yield batch_of(1)
 
-    def record(batch: Any) -> list[int]:
+    def record(batch: Batch) -> Batch:
         assert threading.current_thread() is not threading.main_thread()
         assert current_app() is here, "in the caller's context"
         assert made.wait(30)
-        return list(batch[0])
+        return batch
 
-    here = App(Settings(backend="memory"))
     with here.activate():
-        given = _ahead(batches(), record, 2)
-        assert next(given) == [1, 2]
-        assert next(given) == [3]
-        recorded.set()
-        assert list(given) == []
+        assert [len(batch.calls) for batch in _ahead(batches(), record, 2)] == [2, 1]
 
 
 def test_what_is_on_its_way_comes_before_what_broke() -> None:
-    def batches(error: Exception) -> Iterator[Any]:
-        yield [1], []
+    def batches(error: Exception) -> Iterator[Batch]:
+        yield batch_of(1)
         raise error
 
     for error in (PayloadError("no"), KeyError("of the user's iterator")):
-        given = _ahead(batches(error), lambda batch: list(batch[0]), 1)
-        assert next(given) == [1]
+        given = _ahead(batches(error), lambda batch: batch, 1)
+        assert len(next(given).calls) == 1
         with pytest.raises(type(error)):
             next(given)
-    one = _ahead(iter([([1], [])]), lambda batch: threading.current_thread(), 2)
-    assert list(one) == [threading.main_thread()], "no thread for what is no batch and more"
+
+
+def test_nothing_is_recorded_behind_a_batch_that_broke() -> None:
+    seen: list[Batch] = []
+
+    def record(batch: Batch) -> Batch:
+        seen.append(batch)
+        batch.broken = EnqueueError("away", recorded=False, job_id="j") if len(seen) == 2 else None
+        return batch
+
+    given = _ahead((batch_of(1) for _ in range(9)), record, 1)
+    assert [next(given).broken is None for _ in range(2)] == [True, False]
+    given.close()  # type: ignore[attr-defined]
+    assert len(seen) == 2
+
+
+def test_no_thread_for_what_is_one_batch() -> None:
+    def record(batch: Batch) -> Batch:
+        assert threading.current_thread() is threading.main_thread()
+        return batch
+
+    assert len(list(_ahead(iter([batch_of(1)]), record, 2))) == 1
+    assert list(_ahead(iter([]), record, 2)) == []
 
 
 @pytest.mark.parametrize("size", [0, 1001, True, 2.5])

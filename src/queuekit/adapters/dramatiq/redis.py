@@ -7,7 +7,6 @@ dramatiq:__acks__.BROKER_ID.QUEUE                 set: what this worker has fetc
 
 from __future__ import annotations
 
-import secrets
 import time
 import uuid
 from collections import defaultdict
@@ -149,11 +148,12 @@ class RedisBroker(Broker, engine.RedisBroker):
         behind += f",{compact(options)[1:-1]},"
 
         def wire(id: str, arguments: Arguments) -> Wire:
-            redis_id, shown = secrets.token_hex(16), HIDDEN if hidden else arguments
+            shown = HIDDEN if hidden else arguments
             shown_text = f'{shown.args_text},"kwargs":{shown.kwargs_text}'
-            rest = f'"redis_message_id":"{redis_id}"}},"message_id":"{id}","message_timestamp":{current_millis()}}}'
+            # The first of the job: its id is nobody else's.
+            rest = f'"redis_message_id":"{id}"}},"message_id":"{id}","message_timestamp":{current_millis()}}}'
             before = f'{named}{shown_text},"options":{{"{HEADER}":{header}{id}{between}'
-            return Wire(form, (redis_id, before, then, behind + rest, redis_id))
+            return Wire(form, (id, before, then, behind + rest, id))
 
         return wire
 
