@@ -77,6 +77,7 @@ class RabbitServer(Server):
         super().__init__(binary, folder)
         self._options = dict(options or {})
         self._other_port = 0  # for other nodes, of which there are none
+        self._started = False  # as its tools have it, who refuse to look before; it takes connections sooner
         found = shutil.which("epmd")  # where it is not on PATH, the node looks for that of the machine, or starts it
         self._epmd = Epmd(Path(found), folder.with_name(f"{folder.name}-epmd")) if found is not None else None
 
@@ -85,7 +86,7 @@ class RabbitServer(Server):
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
     def prepare(self) -> tuple[list[str], Mapping[str, str] | None]:
-        self._other_port = self._other_port or free_port()
+        self._other_port, self._started = self._other_port or free_port(), False
         folder = self._folder
         said = {
             "listeners.tcp.1": f"127.0.0.1:{self.port}",
@@ -134,6 +135,12 @@ class RabbitServer(Server):
 
     def control(self, *command: str) -> str:
         """What rabbitmqctl says to that. Raises CalledProcessError."""
+        if not self._started:
+            self._control("await_startup")
+            self._started = True
+        return self._control(*command)
+
+    def _control(self, *command: str) -> str:
         import subprocess
 
         name = f"queuekit{os.getpid()}x{self.port}@localhost"
@@ -143,8 +150,12 @@ class RabbitServer(Server):
             capture_output=True,
             text=True,
             timeout=120,
-            check=True,
+            check=False,
         )
+        if done.returncode:
+            error = subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+            error.add_note(f"{done.stdout}{done.stderr}".strip())
+            raise error
         return done.stdout
 
     def queues(self) -> list[str]:
