@@ -312,7 +312,7 @@ class App:
         task, start = call.task, starting.get()
         template = self._template(task) if start is None and not self.hooks else None
         if template is None:
-            message, new = self.prepare(call)
+            message, new = self.prepare(call, made_up=made_up)
             return Prepared(new, self._wired(message, new), message)
         arguments = task.codec(self.settings.payload_limit).encode_arguments(call.args, call.kwargs)
         id = task.request.id or made_up[:32]
@@ -354,9 +354,10 @@ class App:
         id: str | None = None,
         inputs: list[list[Any]] | None = None,
         in_place_of: str | None = None,
+        made_up: str = "",
     ) -> tuple[Message, NewJob]:
         """What is recorded for a call. `id` for one that has none of its own; `in_place_of`: the id that it has in any
-        case; `inputs`: see Message."""
+        case; `inputs`: see Message; `made_up`: 48 letters, for an id and a token, where there are such already."""
         task, asked, settings, start = call.task, call.task.request, self.settings, starting.get()
         task.check_importable()
         later = frozenset(path[0] for path, _, _ in inputs or ())
@@ -370,7 +371,7 @@ class App:
         named = task.retry if asked.retry is None else asked.retry
         if isinstance(named, str):
             settings.retry_policy(named)  # a name that nobody knows is said before anything is written
-        made_up = secrets.token_hex(24)  # once: the system takes its time over each
+        made_up = made_up or secrets.token_hex(MADE_UP)  # once: the system takes its time over each
         message = task.message(
             in_place_of or asked.id or id or (start.id if start is not None else made_up[:32]),
             arguments.args,

@@ -19,7 +19,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from queuekit.payload.arguments import HIDDEN
+from queuekit.payload.arguments import HIDDEN, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +39,6 @@ __all__ = [
     "InvalidMessage",
     "Message",
     "Publication",
-    "as_json",
     "as_text",
     "digest_of",
     "header_around",
@@ -66,14 +65,7 @@ BUCKETS: Final = (0, 3, 6, 9)  # the four levels that every engine can keep apar
 _LEVELS: Final = tuple(max(one for one in BUCKETS if one <= priority) for priority in range(10))
 
 
-# json.dumps() makes an encoder at each call that asks for anything but its defaults.
-_compact: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _sorted: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
-
-
-def as_json(value: Any) -> str:
-    """For a sealed message, or a doorbell. Raises ValueError for what JSON does not have."""
-    return _compact(value)
 
 
 def digest_of(*asked: Any, key: bytes = b"") -> str:
@@ -188,7 +180,7 @@ class Message:
             if (value := getattr(self, name)) is not None:
                 data[name] = value
         data["version"] = self.version
-        text = _compact(data)
+        text = as_json(data)
         return text if signer is None else signer.sign(text)
 
     @property
@@ -211,7 +203,7 @@ class Message:
 
         # Salted, so that equal arguments of two jobs cannot be told; and keyed, where the codec has a key for it.
         digest = self._digest([self.id], getattr(codec, "digest_key", b""))
-        data = _compact([self.args, self.kwargs])
+        data = as_json([self.args, self.kwargs])
         payload = encoding.encode(codec, data.encode(), self._context("arguments"))
         return replace(self, args=[], kwargs={}, payload=payload), digest
 

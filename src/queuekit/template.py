@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from queuekit.message import Message, as_json, digest_of
+from queuekit.message import Message, digest_of
+from queuekit.payload.arguments import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["HIDDEN", "Arguments"]
+__all__ = ["HIDDEN", "Arguments", "as_json"]
 
-_compact: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+# For what is recorded and published. Raises ValueError for what JSON does not have. (json.dumps() makes an encoder at
+# each call that asks for anything but its defaults.)
+as_json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 @dataclass(slots=True)  # one is made for each job, which takes twice as long where it is frozen
@@ -22,7 +24,7 @@ class Arguments:
 
     @classmethod
     def of(cls, args: list[Any], kwargs: dict[str, Any]) -> Arguments:
-        return cls(args, kwargs, _compact(args), _compact(kwargs))
+        return cls(args, kwargs, as_json(args), as_json(kwargs))
 
 
 HIDDEN: Final = Arguments.of(["(private)"], {})  # what the broker and the engine's monitors see of those

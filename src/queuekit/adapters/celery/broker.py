@@ -23,8 +23,8 @@ from kombu.messaging import Producer
 
 from queuekit.adapters import BrokerAway
 from queuekit.clients import await_name
-from queuekit.message import BUCKETS, HEADER, as_json, bucket, header_around, split_route
-from queuekit.payload.arguments import HIDDEN, Arguments
+from queuekit.message import BUCKETS, HEADER, bucket, header_around, split_route
+from queuekit.payload.arguments import HIDDEN, Arguments, as_json
 from queuekit.settings import redact
 from queuekit.store import Wire, WireForm
 
