@@ -84,7 +84,8 @@ def certificate(session: nox.Session) -> None:
 
 
 BENCHMARKS = [
-    ("compare.py",), ("sleepers.py",), ("sleepers.py", "--newcomer"), ("growth.py",), ("tax.py",), ("scheduled.py",),
+    ("compare.py", "--what=enqueue", "--what=many", "--what=throughput"), ("compare.py", "--what=idle"),
+    ("sleepers.py",), ("sleepers.py", "--newcomer"), ("growth.py",), ("tax.py",), ("scheduled.py",),
 ]  # fmt: skip
 
 

@@ -14,12 +14,16 @@ A figure is the median of the rounds, and a ratio that of two figures. What is c
     throughput  no-op jobs a second through one worker, with status and result kept by each, after the first tenth; and
                 what that took of the worker's processes, in milliseconds of CPU a job: a busy machine changes that less
     idle        from the call to the start of the task, in an idle worker: median and 99th percentile; and what a worker
-                without jobs takes of a core
+                without jobs takes of a core. "redis-py alone": the same way with nothing but a list between two
+                processes, which wait for each other by BLPOP
 """
 
 from __future__ import annotations
 
+import random
 import statistics
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +33,12 @@ if TYPE_CHECKING:
     from measuring import Contender
 
 WHAT = ("enqueue", "many", "throughput", "idle")
+LISTENER = """
+import redis, sys, time
+client = redis.Redis.from_url(sys.argv[1])
+while client.blpop("asked")[1] != b"enough":
+    client.rpush("answered", time.time())
+"""
 SLOW = {"worker": 10, "simple": 2}  # RQ's pools are given so much less to do
 
 
@@ -88,6 +98,8 @@ class Comparison:
                     self.note("CPU", contender, pool, cpu, "ms CPU a job", base)
 
     def idle(self) -> None:
+        with self.bench.whatever("idle redis-py alone"):
+            self.list_alone()
         for contender in self.bench.turns():
             for pool, command in contender.mine(self.bench.about(contender)["workers"]).items():
                 with self.bench.whatever(f"idle {contender.name} {pool}"):
@@ -100,9 +112,26 @@ class Comparison:
                         began, used = time.perf_counter(), worker.cpu()
                         time.sleep(self.idle_for)
                         idle = 100 * (worker.cpu() - used) / (time.perf_counter() - began)
-                    self.note("latency p50", contender, pool, 1000 * statistics.median(waits), "ms", base)
-                    self.note("latency p99", contender, pool, 1000 * waits[int(len(waits) * 0.99)], "ms", base)
+                    for what, figure in latencies(waits).items():
+                        self.note(what, contender, pool, figure, "ms", base)
                     self.note("idle CPU", contender, pool, idle, "% of a core", base)
+
+    def list_alone(self) -> None:
+        client: Any = self.bench.client
+        pauses, waits = random.Random(5), []  # noqa: S311
+        with subprocess.Popen([sys.executable, "-c", LISTENER, self.bench.url]):
+            try:
+                for _ in range(self.waits + 1):
+                    time.sleep(pauses.uniform(0.05, 0.25))
+                    began = time.time()
+                    client.lpush("asked", "go on")
+                    answer = client.blpop("answered", timeout=10)
+                    assert answer, "the other process does not answer"
+                    waits.append(float(answer[1]) - began)
+            finally:
+                client.lpush("asked", "enough")
+        for what, figure in latencies(sorted(waits[1:])).items():  # the first waited for the process to start
+            self.bench.note(what, "redis-py alone", figure, "ms", kind="limit")
 
     def same_pool(self, contender: Contender, pool: str) -> str:
         """The engine's own pool of that name; for those that it does not have, its best known one."""
@@ -113,11 +142,19 @@ class Comparison:
         return f"{contender.base} {pool if pool in own else list(own)[-1]}"
 
 
+def latencies(waits: list[float]) -> dict[str, float]:
+    """In milliseconds, of seconds in order."""
+    return {
+        "latency p50": 1000 * statistics.median(waits),
+        "latency p99": 1000 * waits[int(len(waits) * 0.99)],
+    }
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--what", action="append", choices=WHAT)
     asked = parser.parse_args()
-    with Bench("compare", asked) as bench:
+    with Bench("latency" if asked.what == ["idle"] else "compare", asked) as bench:
         comparison = Comparison(bench)
         for what in asked.what or WHAT:
             getattr(comparison, what)()

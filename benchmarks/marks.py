@@ -102,7 +102,7 @@ def flat_producer(of: Medians) -> list[Reached]:
 
 
 def latency(of: Medians) -> list[Reached]:
-    figures = [of("compare", what) for what in ("latency p50", "latency p99", "idle CPU")]
+    figures = [of("latency", what) for what in ("latency p50", "latency p99", "idle CPU")]
     out = []
     for name in figures[0]:
         if name.startswith("queuekit") and name in figures[2]:
@@ -117,7 +117,7 @@ def backlog(of: Medians) -> list[Reached]:
     for what in ("enqueue by backlog", "claim by backlog"):
         figures = of("growth", what)
         for engine in ENGINES:
-            few, many = figures.get(f"{engine}, 1,000"), figures.get(f"{engine}, 1,000,000")
+            few, many = figures.get(f"{engine}, 1,000 beside 1,000,000"), figures.get(f"{engine}, 1,000,000")
             if few and many:
                 out.append(Reached(f"{what.partition(' ')[0]} on {engine} {many / few:.2f}", many / few <= 1.2))
     for name, figure in of("growth", "steward's tick by backlog").items():

@@ -14,7 +14,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -132,6 +132,11 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def a_redis(folder: Path) -> RedisServer:
+    """One that keeps nothing on disk, and is not started yet."""
+    return RedisServer(find_server("redis"), folder / "redis", options=["--appendonly", "no", "--save", ""])
+
+
 class Bench:
     """A run of one program: `with Bench(name, asked) as bench`. It has a Redis of its own, which keeps nothing on
     disk, and writes what was noted at its end."""
@@ -150,12 +155,10 @@ class Bench:
     def __enter__(self) -> Self:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its workers are not to stay behind
         self.began = time.monotonic()
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(self._stack.enter_context(TemporaryDirectory()))
         self.log = folder / "log"
         self.log.touch()
-        options = ["--appendonly", "no", "--save", ""]
-        server = RedisServer(find_server("redis"), folder / "redis", options=options)
-        self.url = self._stack.enter_context(server).url
+        self.url = self._stack.enter_context(a_redis(folder)).url
         self.client = self._stack.enter_context(redis.Redis.from_url(self.url))
         self.server = self.client.info("server")["redis_version"]
         for contender in list(self.contenders):
@@ -165,6 +168,12 @@ class Bench:
         for name, reason in self.absent.items():
             print(f"left out: {name}: {reason}", flush=True)
         return self
+
+    @contextmanager
+    def another_server(self) -> Iterator[str]:
+        """The URL of a Redis like the run's own."""
+        with TemporaryDirectory() as folder, a_redis(Path(folder)) as server:
+            yield server.url
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._stack.close()
@@ -182,7 +191,7 @@ class Bench:
                 yield contender
 
     def empty(self) -> None:
-        self.client.flushall()
+        self.client.flushall(asynchronous=True)  # a million records take longer than an answer may
         self.log.write_text("")
 
     def ask(self, contender: Contender, *args: object, pool: str = "") -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 COMMAND = "nox -s benchmarks"
 HEADINGS = {
-    "compare": "Enqueue, throughput, latency",
+    "compare": "Enqueue and throughput",
+    "latency": "Latency of an idle worker",
     "sleepers": "1,000 jobs of one second on one worker",
     "newcomer": "200 jobs of one second, on a worker without options",
     "growth": "What grows: the backlog, and the payloads",
@@ -37,14 +39,18 @@ No-op jobs with some 100 bytes of arguments, status and result kept by each. `as
 of that name, 8 at a time; `async def` an asynchronous one, 100 at a time, as the peers do. A base is the engine alone
 on the pool of the same name, else on its last one in the table; for many jobs it is its loop of single calls. `taskiq
 (list)` is its broker that does not acknowledge.""",
+    "latency": """\
+From the call to the start of the task, the worker having nothing else to do, and what a worker without jobs takes of a
+core. The pools are those of above.""",
     "sleepers": """\
 From the first start until the last result is stored. A base is the best of the engine's own pools; asyncio alone runs
 the same sleeps without a queue.""",
     "newcomer": """\
 Each library's worker as its documentation starts it, with no option.""",
     "growth": """\
-By backlog: in one process, with so many jobs waiting; a base is the same with 1,000. By payload: through a worker, or
-from one process that enqueues; a base is the engine alone.""",
+By backlog: in one process, with so many jobs waiting, and in turn with another server on which 1,000 wait, which is the
+base; 1,000 beside 1,000 shows what chance does. By payload: through a worker, or from one process that enqueues; a base
+is the engine alone.""",
     "tax": """\
 The same no-op job with one feature more, against none. Hooks: one that does nothing. Tracing: OpenTelemetry's SDK,
 which keeps its spans in memory. A step: the work of the task is one.""",
@@ -106,7 +112,11 @@ def machine(runs: dict[str, dict[str, Any]]) -> list[str]:
     out += [f"| {name} | {run['made']} | {run['rounds']} | {run['minutes']:.0f} |" for name, run in runs.items()]
     out.append("")
     for what, head in (("absent", "Left out"), ("failed", "Did not end well")):
-        lines = {f"- {whom}: {why.splitlines()[-1]}" for run in runs.values() for whom, why in run[what].items()}
+        lines = {
+            f"- in {name}: {whom}: {why.splitlines()[-1]}"
+            for name, run in runs.items()
+            for whom, why in run[what].items()
+        }
         out += [f"{head}:", "", *sorted(lines), ""] if lines else []
     return out
 
@@ -135,7 +145,8 @@ def section(run: dict[str, Any], images: Callable[[str], str]) -> list[str]:
 
 
 def plot_name(program: str, what: str) -> str:
-    return f"{program}-{what.replace(' ', '-').replace(',', '').lower()}.svg"
+    words = re.findall(r"[a-z0-9-]+", what.lower().replace("'", ""))
+    return f"{program}-{'-'.join(words)}.svg"
 
 
 def plots(runs: dict[str, dict[str, Any]], folder: Path) -> None:

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from process_document import Summary, process_document
 from pydantic import BaseModel
 
-from queuekit import EnqueueError, JobNotFound, JobStatus
+from queuekit import EnqueueError, JobConflict, JobNotFound, JobStatus
 
 
 class Order(BaseModel):
@@ -40,6 +40,12 @@ app = FastAPI(title="Summaries")
 async def not_accepted(_request: Request, error: EnqueueError) -> JSONResponse:
     """The store is away. The caller may send the same request again, with the same Idempotency-Key."""
     return JSONResponse({"detail": "try again", "job": error.job_id}, 503, {"Retry-After": "5"})
+
+
+@app.exception_handler(JobConflict)
+async def another(_request: Request, error: JobConflict) -> JSONResponse:
+    """The Idempotency-Key was used for something else."""
+    return JSONResponse({"detail": str(error)}, 409)
 
 
 @app.exception_handler(JobNotFound)

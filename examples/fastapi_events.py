@@ -27,7 +27,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
-from queuekit import EnqueueError, Job, JobNotFound, JobNotReady, group
+from queuekit import EnqueueError, Job, JobConflict, JobNotFound, JobNotReady, group
 from queuekit.store import StoreAway
 
 EVERY = 0.5  # seconds between two looks at the store, for each stream
@@ -50,6 +50,12 @@ app = FastAPI(title="Reports")
 async def away(_request: Request, _error: Exception) -> JSONResponse:
     """The caller may send the same request again, with the same Idempotency-Key or Last-Event-ID."""
     return JSONResponse({"detail": "try again"}, 503, {"Retry-After": "5"})
+
+
+@app.exception_handler(JobConflict)
+async def another(_request: Request, error: JobConflict) -> JSONResponse:
+    """The Idempotency-Key was used for something else."""
+    return JSONResponse({"detail": str(error)}, 409)
 
 
 @app.exception_handler(JobNotFound)

@@ -39,9 +39,9 @@ class Moody(Plan):
 
 def main() -> None:
     with Endpoint(Moody()) as endpoint:
-        print(f"export OPENAI_BASE_URL={endpoint.url('examples')} OPENAI_API_KEY=none")
-        print("export SCALE=0.05   # waits of 1.5 s where the policy says 30 s", flush=True)
         try:
+            print(f"export OPENAI_BASE_URL={endpoint.url('examples')} OPENAI_API_KEY=none")
+            print("export SCALE=0.05   # waits of 1.5 s where the policy says 30 s", flush=True)
             endpoint.closing.wait()
         except KeyboardInterrupt:
             print()

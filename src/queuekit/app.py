@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,13 +29,13 @@ from queuekit.errors import (
     ConfigError,
     DuplicateJob,
     EnqueueError,
+    JobConflict,
     JobNotFound,
     PayloadError,
     StaleAttempt,
 )
 from queuekit.events import EventKind, Hooks, event_of, load_hooks, tell_cancelled, tell_revived
 from queuekit.handle import Job
-from queuekit.job import moment
 from queuekit.message import InvalidMessage, Message, Publication
 from queuekit.payload.arguments import Arguments
 from queuekit.scheduling import Schedules
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from queuekit.adapters.memory import MemoryAdapter
     from queuekit.events import JobHook
     from queuekit.settings import Settings
-    from queuekit.store import Store, Taken, Wire
+    from queuekit.store import Creating, Store, Taken, Wire
     from queuekit.task import Call, Task
     from queuekit.worker import Worker
 
@@ -124,10 +124,7 @@ class App:
         """Whether the store may publish: the adapter can say how, and nothing is to be signed, which takes a number
         that is not known before."""
         settings = self.settings
-        url = settings.broker_url
-        plain = url is not None and url.startswith(("redis://", "rediss://", "unix://", "sentinel://"))
-        one = plain and url == settings.resolved_store_url and settings.signer is None
-        return one and isinstance(self.adapter, Wiring)
+        return settings.on_one_redis and settings.signer is None and isinstance(self.adapter, Wiring)
 
     @cached_property
     def _plain(self) -> bool:
@@ -192,6 +189,11 @@ class App:
                 raise ConfigError(f"the App has started to use {backend}: hand its application in before the first job")
             self._natives[backend] = native
 
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether each job is made and recorded by itself: a hook adds to what travels with it."""
+        return self.hooks.stand_around_enqueue
+
     def add_hooks_of(self, settings: Settings) -> None:
         """Go by these from here on, which differ in their hooks alone."""
         with self._lock:
@@ -251,8 +253,8 @@ class App:
     ) -> Iterator[list[Job[Any]]]:
         """See Task.enqueue_batches(). `ahead`: take and prepare the next of the calls while some are on their way."""
         batches, done = self._batches(calls, size), 0
-        if ahead and not self.hooks and self.settings.backend != "memory":
-            recorded = _ahead(batches, self._record, size)
+        if ahead and not self._one_by_one and self.settings.backend != "memory":
+            recorded = _ahead(map(self._readied, batches), self._record)
         else:
             recorded = map(self._record, batches)
         while True:
@@ -278,16 +280,23 @@ class App:
             made_up = (letters[n : n + 2 * MADE_UP] for n in range(0, len(letters), 2 * MADE_UP))
             yield Batch(some, list(map(self._prepared, some, made_up)))
 
+    def _readied(self, batch: Batch) -> Batch:
+        """What asks the store for it is ready too."""
+        if not any(one.new.key is not None for one in batch.jobs):
+            batch.creating = self.store.creating([one.new for one in batch.jobs], [one.wire for one in batch.jobs])
+        return batch
+
     def _record(self, batch: Batch) -> Batch:
         until = time.monotonic() + self.settings.enqueue_timeout
         jobs, made = batch.jobs, batch.made
         try:
-            if self.hooks or any(one.new.key is not None for one in jobs):
+            if self._one_by_one or any(one.new.key is not None for one in jobs):
                 for index, call in enumerate(batch.calls):
                     jobs[index], one = self._accept_one(call, jobs[index], until)
                     made.append(one)
             else:
-                made.extend(self._create(jobs, until))
+                made.extend(self._create(jobs, until, creating=batch.creating))
+                self._tell(jobs, made)
         except EnqueueError as error:
             batch.broken = error
         finally:  # those before one that was refused are accepted
@@ -310,7 +319,7 @@ class App:
     def _prepared(self, call: Call[Any], made_up: str) -> Prepared:
         """`made_up`: 48 letters, for an id and a token."""
         task, start = call.task, starting.get()
-        template = self._template(task) if start is None and not self.hooks else None
+        template = self._template(task) if start is None and not self._one_by_one else None
         if template is None:
             message, new = self.prepare(call, made_up=made_up)
             return Prepared(new, self._wired(message, new), message)
@@ -409,6 +418,11 @@ class App:
         )
         return message, new
 
+    def headed(self, message: Message, new: NewJob, headers: Mapping[str, str]) -> tuple[Message, NewJob]:
+        """The same with what the hooks have put into its headers."""
+        message = replace(message, headers={str(name): str(value) for name, value in headers.items()})
+        return message, replace(new, message=message.seal(self.settings.signer))
+
     def _accept_one(self, call: Call[Any], job: Prepared, until: float) -> tuple[Prepared, Created]:
         """Record the job, or what becomes of it where another one holds its key. What is recorded now."""
         made = self._accept(job, until, call)
@@ -425,23 +439,36 @@ class App:
 
     def _accept(self, job: Prepared, until: float, call: Call[Any] | None) -> Created:
         """Record the job, and tell the hooks. `call`: as which another job that is found must do."""
-        hooks, message, new = self.hooks, job.message, job.new
-        told = event_of(message, EventKind.enqueued, time.time(), delay=new.delay)
-        headers = dict(message.headers)
-        with hooks.around_enqueue(told, headers):
-            if headers:
-                headers = {str(name): str(value) for name, value in headers.items()}
-                new = replace(new, message=replace(message, headers=headers).seal(self.settings.signer))
-            (made,) = self._create([replace(job, new=new)], until, call)
-            if made.created:
-                delay = new.delay if new.at is None else max(new.at - made.at, 0.0)
-                hooks(replace(told, at=moment(made.at), delay=delay or None, headers=headers))
+        message = job.message
+        told, headers = event_of(message, EventKind.enqueued, time.time(), delay=job.new.delay), dict(message.headers)
+        with self.hooks.around_enqueue(told, headers):
+            if headers != message.headers:
+                message, new = self.headed(message, job.new, headers)
+                job = Prepared(new, job.wire, message)
+            (made,) = self._create([job], until, call)
+            self._tell([job], [made])
         return made
 
-    def _create(self, prepared: Sequence[Prepared], until: float, call: Call[Any] | None = None) -> list[Created]:
-        """`call`: as which another job that is found must do, where it is one. Raises EnqueueError, StaleAttempt."""
+    def _tell(self, jobs: Sequence[Prepared], made: Sequence[Created]) -> None:
+        """The hooks, of those that were recorded now."""
+        if not self.hooks.wants(EventKind.enqueued):
+            return
+        for job, one in zip(jobs, made, strict=True):
+            if one.created:
+                delay = job.new.delay if job.new.at is None else max(job.new.at - one.at, 0.0)
+                self.hooks(event_of(job.message, EventKind.enqueued, one.at, delay=delay or None))
+
+    def _create(
+        self,
+        prepared: Sequence[Prepared],
+        until: float,
+        call: Call[Any] | None = None,
+        creating: Creating | None = None,
+    ) -> list[Created]:
+        """`call`: as which another job that is found must do, where it is one. `creating`: where it has been started.
+        Raises EnqueueError, StaleAttempt."""
         news, wires = [one.new for one in prepared], [one.wire for one in prepared]
-        made = self.ask(lambda: self.store.create_many(news, wires), news[0].id, until, len(news))
+        made = self.ask(creating or (lambda: self.store.create_many(news, wires)), news[0].id, until, len(news))
         if isinstance(made, IdTaken):
             raise _asks_for_another(made.id, child=any(new.parent for new in news))
         for new, one in zip(news, made, strict=True):
@@ -659,40 +686,28 @@ class App:
         )
 
 
-def _ahead(batches: Iterator[Batch], record: Callable[[Batch], Batch], size: int) -> Iterator[Batch]:
-    """Each as `record` gives it, by a thread, while this one prepares the next. Nothing is recorded behind a broken
-    one."""
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    first = next(batches, None)
-    if first is None or len(first.calls) < size:  # there are no more
-        if first is not None:
-            yield record(first)
-        return
-    with ThreadPoolExecutor(1, "queuekit-enqueue") as thread:
-
-        def start(batch: Batch) -> Future[Batch]:
-            return thread.submit(copy_context().run, record, batch)  # which says of which job they are children
-
-        waiting = start(first)
-        while True:
-            broken, following = None, None
-            try:
-                following = next(batches, None)
-            except Exception as error:  # of the user's iterator too: those that are on their way come first
-                broken = error
-            there = waiting.result()
-            if following is not None and there.broken is None:
-                waiting = start(following)
-            yield there
-            if broken is not None:
-                raise broken
-            if following is None:
-                return
+def _ahead(batches: Iterator[Batch], record: Callable[[Batch], Batch]) -> Iterator[Batch]:
+    """Each as `record` gives it; while it is on its way to the store, the next is taken and prepared. Nothing is
+    recorded behind a broken one."""
+    waiting = next(batches, None)
+    while waiting is not None:
+        waiting.start()
+        broken, following = None, None
+        try:
+            following = next(batches, None)
+        except Exception as error:  # of the user's iterator too: those that are on their way come first
+            broken = error
+        except BaseException:
+            waiting.drop()
+            raise
+        yield (there := record(waiting))
+        if broken is not None:
+            raise broken
+        waiting = None if there.broken is not None else following
 
 
-def _asks_for_another(id: str, *, child: bool = False) -> EnqueueError:
-    return EnqueueError(
+def _asks_for_another(id: str, *, child: bool = False) -> JobConflict:
+    return JobConflict(
         f"job {id!r} exists, and asks for something else: another task, other arguments, another queue"
         + (". Children are found by their order: give enqueue() a key" if child else ""),
         recorded=False,

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     import redis
 
-__all__ = ["ask_all", "await_name", "connect", "names_in_time", "one_try", "open_cluster", "packed", "refuse_cluster"]
+__all__ = [
+    "Asking", "ask_all", "await_name", "connect", "names_in_time", "one_try", "open_cluster", "packed",
+    "refuse_cluster",
+]  # fmt: skip
 
 
 def one_try(timeout: float) -> dict[str, Any]:
@@ -96,31 +99,55 @@ def _quick_pool() -> type[Any]:
     return Pool
 
 
-def ask_all(client: redis.Redis, commands: Sequence[Sequence[str | float]]) -> list[Any]:
-    """The answers, with errors of the server among them. Raises redis.RedisError where one does not come.
+def ask_all(client: redis.Redis, commands: Sequence[bytes | Sequence[str | float]]) -> list[Any]:
+    """The answers to commands, packed() ones among them, with errors of the server. Raises redis.RedisError where one
+    does not come.
 
     A pipeline of redis-py's, but for its retries, which a client by one_try() has none of, and for telling how long it
     took.
     """
-    from redis.exceptions import ResponseError
+    return Asking(client, commands).answers()
 
-    pool: Any = client.connection_pool
-    connection = pool.get_connection()
-    answers: list[Any] = []
-    try:
-        connection.send_packed_command([b"".join(map(packed, commands))])
-        for _ in commands:
-            try:
-                answers.append(connection.read_response())
-            except ResponseError as error:
-                answers.append(error)
-    finally:
-        if len(answers) == len(commands):
-            getattr(pool, "keep", pool.release)(connection)
-        else:  # what comes yet is nobody's
-            connection.disconnect()
-            pool.release(connection)
-    return answers
+
+class Asking:
+    """Commands that are sent, and whose answers are still to be taken: by answers(), or nobody wants them: drop().
+    Raises redis.RedisError."""
+
+    __slots__ = ("_connection", "_count", "_pool")
+
+    def __init__(self, client: redis.Redis, commands: Sequence[bytes | Sequence[str | float]]) -> None:
+        self._pool: Any = client.connection_pool
+        self._connection: Any = self._pool.get_connection()
+        self._count = len(commands)
+        try:
+            text = b"".join([one if type(one) is bytes else packed(one) for one in commands])
+            self._connection.send_packed_command([text])  # type: ignore[no-untyped-call]  # redis-py has few types here
+        except BaseException:
+            self.drop()
+            raise
+
+    def answers(self) -> list[Any]:
+        """See ask_all(). Called once."""
+        from redis.exceptions import ResponseError
+
+        answers: list[Any] = []
+        try:
+            for _ in range(self._count):
+                try:
+                    answers.append(self._connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+        finally:
+            if len(answers) == self._count:
+                getattr(self._pool, "keep", self._pool.release)(self._connection)
+            else:
+                self.drop()
+        return answers
+
+    def drop(self) -> None:
+        """What comes yet is nobody's."""
+        self._connection.disconnect()
+        self._pool.release(self._connection)
 
 
 def packed(command: Sequence[str | float]) -> bytes:

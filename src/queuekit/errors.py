@@ -4,7 +4,8 @@
     ├── ConfigError             a setting, a declaration or an installation that cannot work
     ├── EnqueueError            a job could not be handed over; `recorded` says whether it exists
     │   ├── BulkEnqueueError    ... after others that were; says how many, and which are in doubt
-    │   └── DuplicateJob        ... since another one holds its key, and on_duplicate="reject"
+    │   ├── DuplicateJob        ... since another one holds its key, and on_duplicate="reject"
+    │   └── JobConflict         ... since its id is that of a job that asks for something else
     ├── PayloadError            an argument or a result that does not fit its type, or cannot be encoded
     ├── StepError               a step that cannot be run as it is called
     │   ├── StepChanged         ... since an earlier attempt had another one in its place
@@ -42,6 +43,7 @@ __all__ = [
     "DuplicateJob",
     "EnqueueError",
     "JobCancelled",
+    "JobConflict",
     "JobFailed",
     "JobNotFound",
     "JobNotReady",
@@ -127,6 +129,15 @@ class DuplicateJob(EnqueueError):
 
     Attributes:
         job_id: that of the job that holds it. `recorded` is False: the new one is not.
+    """
+
+
+class JobConflict(EnqueueError):
+    """The id is that of a job that asks for something else: another task, other arguments, another queue. Asking again
+    changes nothing.
+
+    Attributes:
+        job_id: that of the job that is there, and stays as it is. `recorded` is False: the new one is not.
     """
 
 

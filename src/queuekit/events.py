@@ -136,7 +136,8 @@ class JobInstrument(JobHook, Protocol):
 
     def around_enqueue(self, event: JobEvent, headers: MutableMapping[str, str], /) -> AbstractContextManager[object]:
         """Around the record of one job. `event` is what will be told, `at` being this process's clock yet. What is put
-        into `headers` is sealed with the record and travels to every attempt: keep it small and free of secrets."""
+        into `headers` is sealed with the record and travels to every attempt: keep it small and free of secrets. Where
+        a hook has this method, each job of a batch is recorded by itself."""
         ...
 
     def around_attempt(self, event: JobEvent, /) -> AbstractContextManager[object]:
@@ -152,10 +153,16 @@ class JobInstrument(JobHook, Protocol):
 
 
 class Hooks:
-    """The hooks of a process, called one after the other. False where there are none, so that nothing is paid."""
+    """The hooks of a process, called one after the other. False where there are none, so that nothing is paid.
+
+    Attributes:
+        stand_around_enqueue: whether one of them does, for which each job is recorded by itself.
+    """
 
     def __init__(self, hooks: Sequence[JobHook] = ()) -> None:
         self._hooks = tuple(hooks)
+        self._want = [_wants(hook) for hook in hooks]
+        self.stand_around_enqueue = any(hasattr(hook, "around_enqueue") for hook in hooks)
         self._said: set[JobHook | int] = set()
 
     def __bool__(self) -> bool:
@@ -163,6 +170,10 @@ class Hooks:
 
     def __len__(self) -> int:
         return len(self._hooks)
+
+    def wants(self, kind: EventKind) -> bool:
+        """Whether there is anybody to tell of it, or to stand around the work that it is of."""
+        return bool(self._want) and any(want(kind) for want in self._want)
 
     def __call__(self, event: JobEvent, context: contextvars.Context | None = None) -> None:
         """Tell all of them, in the given context."""
@@ -206,6 +217,15 @@ class Hooks:
                 self._said.add(id(hook))
                 log.exception("the hook %r failed; its further failures are logged at DEBUG. No job is touched", hook)
             return None
+
+
+WANTS = "_queuekit_wants"
+
+
+def _wants(hook: JobHook) -> Callable[[EventKind], bool]:
+    """What our own log says: it is there in each worker, and mostly has no use for half of the events."""
+    wants: Callable[[EventKind], bool] | None = getattr(hook, WANTS, None)
+    return wants or (lambda _: True)
 
 
 class Around:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from queuekit.context import current_job
-from queuekit.events import EventKind
+from queuekit.events import WANTS, EventKind
 
 if TYPE_CHECKING:
     from queuekit.events import JobEvent
@@ -106,3 +106,10 @@ def log_event(event: JobEvent) -> None:
         text += f": {event.reason}"
     said = {name: value for name, value in event.to_dict().items() if name not in ("headers", "at", "kind")}
     log.log(level, "%s", text, extra={**said, "event": event.kind.value})
+
+
+def _wanted(kind: EventKind) -> bool:
+    return log.isEnabledFor(_LEVELS.get(kind, logging.INFO))
+
+
+setattr(log_event, WANTS, _wanted)

@@ -19,7 +19,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from queuekit.payload.arguments import HIDDEN, as_json
+from queuekit.payload.arguments import HIDDEN, IN_THE_RECORD, Arguments, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,6 +46,7 @@ __all__ = [
     "route_of",
     "schedule_id",
     "shortened",
+    "shown_of",
     "split_route",
 ]
 
@@ -65,12 +66,16 @@ BUCKETS: Final = (0, 3, 6, 9)  # the four levels that every engine can keep apar
 _LEVELS: Final = tuple(max(one for one in BUCKETS if one <= priority) for priority in range(10))
 
 
-_sorted: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+as_sorted: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 def digest_of(*asked: Any, key: bytes = b"") -> str:
     """See Message.digest."""
-    return blake2b(_sorted(asked).encode(), digest_size=16, key=key).hexdigest()
+    return digest_of_text(as_sorted(asked), key)
+
+
+def digest_of_text(text: str, key: bytes = b"") -> str:
+    return blake2b(text.encode(), digest_size=16, key=key).hexdigest()
 
 
 class InvalidMessage(ValueError):
@@ -328,6 +333,7 @@ class Doorbell:
     timeout: float | None = None
     own_policy: bool = False  # options(retry=): the policy stands in the record, not on the task
     private: bool = False  # the arguments beside it are placeholders
+    left_out: bool = False  # so are these: they stand in the record alone, and are no secret
     version: int = DOORBELL_VERSION
     header: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
@@ -344,6 +350,7 @@ class Doorbell:
             "timeout": self.timeout,
             "own_policy": self.own_policy,
             "private": self.private,
+            **({"left_out": True} if self.left_out else {}),
         }
 
     @classmethod
@@ -365,8 +372,8 @@ class Doorbell:
         if not ROUTE_PATTERN.match(route):
             raise InvalidMessage(f"route {route[:80]!r} is not backend:queue:level")
         own_policy = header.get("own_policy") is True
-        private = header.get("private") is True
-        return cls(id, task, pseq, epoch, route, timeout, own_policy, private, header=came)
+        private, left_out = header.get("private") is True, header.get("left_out") is True
+        return cls(id, task, pseq, epoch, route, timeout, own_policy, private, left_out, header=came)
 
     def check_native(self, id: object) -> None:
         """Whether the engine's own id of the message is one that a publication of this job has. Raises
@@ -397,11 +404,23 @@ class Publication:
         shown = HIDDEN if self.message.hidden else self.message
         return shown.args, shown.kwargs
 
+    def within(self, most: int | None) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
+        """What is shown, and the header beside it; `most`: characters of JSON that arguments may have, or they are left
+        out (Settings.shown_limit)."""
+        args, kwargs = self.shown
+        if most is not None and Arguments.of(args, kwargs).size > most:
+            return self.left_out()
+        return args, kwargs, self.header()
+
+    def left_out(self) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
+        """As within(), without the arguments."""
+        return IN_THE_RECORD.args, IN_THE_RECORD.kwargs, self.header(left_out=True)
+
     @property
     def doorbell(self) -> Doorbell:
-        return self._doorbell(self.message.hidden)
+        return self._doorbell(False)
 
-    def _doorbell(self, hidden: bool) -> Doorbell:
+    def _doorbell(self, left_out: bool) -> Doorbell:
         message = self.message
         bell = Doorbell(
             message.id,
@@ -411,20 +430,39 @@ class Publication:
             message.route,
             message.timeout,
             message.retry is not None,
-            hidden,
+            message.hidden,
+            left_out,
         )
         return bell if self.signer is None else replace(bell, header=self.signer.sign_header(bell.to_header()))
 
-    def header(self, *, hidden: bool = False) -> Mapping[str, Any]:
-        """`hidden`: the arguments beside it are placeholders, though the message does not ask for that."""
-        return self._doorbell(hidden or self.message.hidden).to_header()
+    def header(self, *, left_out: bool = False) -> Mapping[str, Any]:
+        return self._doorbell(left_out).to_header()
 
 
-def header_around(like: Message, *, hidden: bool = False) -> tuple[str, str, str, str]:
-    """The JSON text of the headers of first publications, of messages like this one, without what differs in them: what
-    stands before the id, between that and the pseq, between that and the epoch, and behind it."""
+Around = tuple[str, str, str, str]  # of a header's JSON text: before the id, then the pseq, then the epoch; the rest
+
+
+def shown_of(
+    like: Message, most: int | None, unfit: Callable[[Arguments], bool] = lambda _: False
+) -> Callable[[Arguments], tuple[Arguments, Around]]:
+    """Publication.within(), of first publications of messages like this one, by their arguments. `unfit`: whether they
+    are left out in any case."""
+    header, without = header_around(like), header_around(like, left_out=True)
+    if like.hidden:
+        return lambda _: (HIDDEN, header)
+
+    def shown(arguments: Arguments) -> tuple[Arguments, Around]:
+        if (most is not None and arguments.size > most) or unfit(arguments):
+            return IN_THE_RECORD, without
+        return arguments, header
+
+    return shown
+
+
+def header_around(like: Message, *, left_out: bool = False) -> Around:
+    """Of first publications of messages like this one."""
     parts = [""]
-    for name, value in Publication(like, 0, 1, "").header(hidden=hidden).items():
+    for name, value in Publication(like, 0, 1, "").header(left_out=left_out).items():
         parts[-1] += f'{"," if parts[-1] or len(parts) > 1 else "{"}"{name}":'
         if name == "pseq":
             parts.append("")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +26,7 @@ from queuekit.testing import tasks  # noqa: E402
 from queuekit.testing.bench import SLACK  # noqa: E402
 from queuekit.testing.journal import VARIABLE, Journal  # noqa: E402
 from queuekit.testing.outages import BACK  # noqa: E402
-from queuekit.testing.process import WorkerProcess, living  # noqa: E402
+from queuekit.testing.process import WorkerProcess, living, send  # noqa: E402
 from queuekit.testing.proxy import Proxy  # noqa: E402
 
 if TYPE_CHECKING:
@@ -428,3 +429,17 @@ def test_a_job_that_kills_the_worker_runs_alone_next(shop: Shop) -> None:
     assert shop.result(native) == 8
     assert second.exit_code is None
     assert len({entry.pid for entry in shop.journal.entries(job.id, "start")}) == 3
+
+
+def test_no_job_runs_before_the_command_has_heard_that_its_process_is_up(shop: Shop) -> None:
+    """It waits for that on an event of both processes: one that is killed meanwhile leaves it locked, and the command
+    would hang for ever, with no worker."""
+    job = tasks.without_policy.enqueue(["killed"])
+    first = shop.start(environ={"SHOP_BUSY_PARENT": "yes"})
+    shop.until(first.stewards, "its threads are up")
+    time.sleep(1)
+    assert shop.journal.entries(job.id, "start") == []
+    send(signal.SIGCONT, first.pid)
+    shop.until(lambda: first.exit_code is not None, "it kills the worker, and Dramatiq's command ends with it")
+    shop.start()
+    assert job.result(timeout=60) == "attempt 2"

@@ -68,7 +68,8 @@ def test_the_store_fails_over(new_bench: Callable[..., WorkerBench], new_server:
         client.replicaof("127.0.0.1", master.port)
         bench = new_bench(store_url=proxy.url(master.url))
         jobs = runs(bench)
-        with redis.Redis.from_url(master.url) as first:
+        with redis.Redis.from_url(master.url, single_connection_client=True) as first:
+            first.set("a write", "of this connection")  # WAIT asks who has what the connection has written
             while first.wait(1, 1000) < 1:
                 pass
         proxy.refuse()

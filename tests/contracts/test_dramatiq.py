@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import multiprocessing
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from dramatiq.brokers.redis import RedisBroker  # noqa: E402
 from dramatiq.brokers.stub import StubBroker  # noqa: E402
 from dramatiq.common import q_name  # noqa: E402
 from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage  # noqa: E402
+
+from queuekit.adapters.dramatiq.beside import boot_event  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -438,6 +441,22 @@ def test_the_command_tells_of_the_process_before_it_imports_the_modules() -> Non
     places = [text.index(said) for said in ('emit_after("process_boot")', "import_module(module)", "worker.start()")]
     assert places == sorted(places)
     assert "worker.stop(" in text[places[-1] :]
+
+
+def test_the_command_hears_by_an_event_that_a_process_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set when the worker runs already; beside.boot_event() finds it among what the process was handed."""
+    from dramatiq import cli
+
+    text = inspect.getsource(cli.worker_process)
+    assert text.index("worker.start()") < text.index("event.set()")
+    assert "args=(args, worker_id, StreamablePipe(write_pipe), canteen, event)" in inspect.getsource(cli.main)
+
+    assert boot_event() is None
+    event = multiprocessing.Event()
+    for target, found in ((cli.worker_process, event), (print, None)):
+        process = multiprocessing.Process(target=target, args=("args", 1, "pipe", event))
+        monkeypatch.setattr(multiprocessing, "current_process", lambda process=process: process)
+        assert boot_event() is found
 
 
 def test_a_middleware_can_be_put_before_the_first() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 
-from queuekit import App, Settings, agent_task, confirming
+from queuekit import App, JobEvent, Settings, agent_task, confirming
 from queuekit.store.redis import RedisStore
 from queuekit.testing.plugin import a_server
 from queuekit.testing.process import WorkerProcess
@@ -19,7 +22,7 @@ from queuekit.testing.proxy import Proxy
 from queuekit.ticks import Ticker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from queuekit.testing.plugin import Broker
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 60.0
 ENGINES = ["celery", "rq", "dramatiq"]
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @agent_task(name="round_trips.echo")
@@ -52,7 +56,7 @@ def start(
     monkeypatch.setattr(confirming, "LATE", DEADLINE)
     opened: list[Any] = []
 
-    def start(backend: str, broker_url: str) -> tuple[App, Callable[[], int]]:
+    def start(backend: str, broker_url: str, hooks: Sequence[Any] = ()) -> tuple[App, Callable[[], int]]:
         pytest.importorskip(backend)
         store = Proxy(urlsplit(queuekit_broker.url).port or 6379)
         broker = store if broker_url == queuekit_broker.url else Proxy(urlsplit(broker_url).port or 0)
@@ -65,7 +69,8 @@ def start(
                 broker_url=broker.url(broker_url),
                 store_url=store.url(queuekit_broker.url),
                 namespace=queuekit_broker.namespace,
-            )
+            ),
+            hooks=hooks,
         )
         opened.extend([*proxies, app])
         return app, lambda: sum(one.turns for one in proxies)
@@ -105,6 +110,34 @@ def check(app: App, turns: Callable[[], int], broker: Broker, most: int, *, many
 @pytest.mark.parametrize("backend", ENGINES)
 def test_one_redis(backend: str, start: Any, queuekit_broker: Broker) -> None:
     check(*start(backend, queuekit_broker.url), queuekit_broker, 1)
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_a_hook_that_is_told_of_each_job(backend: str, start: Any, queuekit_broker: Broker) -> None:
+    told: list[JobEvent] = []
+    check(*start(backend, queuekit_broker.url, [told.append]), queuekit_broker, 1)
+    assert len({event.job_id for event in told}) == len(told) == 1 + 10 + 400
+
+
+@pytest.mark.parametrize("task", [echo, echo.options(queue="q", priority=9), echo.options(delay=60)])
+def test_it_hears_the_same_of_a_job_that_is_made_at_length(task: Any, start: Any, queuekit_broker: Broker) -> None:
+    class Tracer:
+        """For it each job is recorded by itself."""
+
+        def __call__(self, event: JobEvent, /) -> None: ...
+
+        def around_enqueue(self, event: JobEvent, headers: Any, /) -> Any:
+            return nullcontext()
+
+    heard = []
+    for others in ([], [Tracer()]):
+        told: list[JobEvent] = []
+        app, _ = start("rq", queuekit_broker.url, [told.append, *others])
+        with app.activate():
+            jobs = [task.enqueue(1), task.enqueue(2), *task.enqueue_many([(n,) for n in range(300)])]
+        assert [event.job_id for event in told] == [job.id for job in jobs]
+        heard.append([replace(event, job_id="", at=MOMENT) for event in told])
+    assert heard[0] == heard[1]
 
 
 @pytest.mark.parametrize("backend", ENGINES)

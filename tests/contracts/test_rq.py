@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import signal
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from rq.job import Job, JobStatus  # noqa: E402
 from rq.results import Result  # noqa: E402
 from rq.serializers import JSONSerializer  # noqa: E402
 from rq.worker import BaseWorker  # noqa: E402
+from rq_workers import run_all  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +34,6 @@ def connection(valkey_url: str) -> Iterator[redis.Redis]:
 
 def queue_on(connection: redis.Redis, name: str = "q", **options: Any) -> Queue:
     return Queue(name, connection=connection, serializer=JSONSerializer, **options)
-
-
-def run_all(connection: redis.Redis, worker_class: type[BaseWorker], **options: Any) -> None:
-    worker = worker_class(["q"], connection=connection, serializer=JSONSerializer, **options)
-    worker.subscribe = lambda: None  # type: ignore[method-assign]
-    worker.unsubscribe = lambda: None  # type: ignore[method-assign]
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        worker.work(burst=True, logging_level="CRITICAL")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def add(a: int, b: int) -> int:

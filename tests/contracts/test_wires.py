@@ -15,7 +15,7 @@ import redis
 from queuekit import Settings
 from queuekit.adapters import Wiring, load_adapter
 from queuekit.message import Message, Publication
-from queuekit.payload.arguments import Arguments
+from queuekit.payload.arguments import IN_THE_RECORD, Arguments
 from queuekit.store import WireForm
 
 if TYPE_CHECKING:
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from queuekit.testing.plugin import Broker
 
 ID = secrets.token_hex(8)  # RQ's hashes have no namespace
+LARGE, OBJECT = "larger than what messages repeat", "what kombu would read an object out of"
 SENT: Any = {
     "plain": {},
     "with a priority and a limit": {"priority": 7, "timeout": 2.5, "result_ttl": 100.0},
     "private": {"private": True},
-    "what kombu would read an object out of": {"args": [{"__type__": "uuid", "__value__": "x"}]},
+    LARGE: {"args": ["x" * 20_000]},
+    "private, and as large": {"args": ["x" * 20_000], "private": True},
+    OBJECT: {"args": [{"__type__": "uuid", "__value__": "x"}]},
 }
+LEFT_OUT = {"celery": {LARGE, OBJECT}, "rq": {LARGE}, "dramatiq": {LARGE}}
 
 
 @pytest.fixture
@@ -97,6 +101,7 @@ def test_the_same_message(
         publication = Publication(message, 4711, 1, "epoch")
         adapter.publish([publication])
         theirs = read(taken(client, queuekit_broker.namespace))
+        assert (IN_THE_RECORD.args[0] in str(theirs)) is (what in LEFT_OUT[backend])
         wiring = adapter.wiring(replace(message, id="", args=[], kwargs={}))
         assert wiring is not None
         wire = wiring(ID, Arguments.of(message.args, message.kwargs))

@@ -50,6 +50,7 @@ def test_the_same_request_twice_is_one_job(service: Service) -> None:
     first, second = (service.ask("POST", "/summaries", order, **{"Idempotency-Key": "one"}) for _ in range(2))
     assert first.status == second.status == 202
     assert first.body["id"] == second.body["id"] == "one"
+    assert service.ask("POST", "/summaries", {**order, "text": "No."}, **{"Idempotency-Key": "one"}).status == 409
 
 
 def test_an_unknown_job_is_404_and_nonsense_is_422(service: Service) -> None:

@@ -136,6 +136,8 @@ def test_a_section_that_fails_ends_the_report(endpoint: Endpoint, tmp_path: Path
 def test_the_same_request_twice_is_one_report(idle: dict[str, str], tmp_path: Path) -> None:
     with running(idle, tmp_path) as service:
         paths = {start(service, **{"Idempotency-Key": "one"}) for _ in range(2)}
+        section = service.ask("POST", "/reports", {"sections": SECTIONS}, **{"Idempotency-Key": "one-1"})
+        assert section.status == 409  # the id of a job of that report
     assert paths == {"/reports/one/events"}
 
 

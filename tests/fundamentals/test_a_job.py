@@ -11,9 +11,9 @@ import pytest
 
 from queuekit import (
     Backoff,
-    EnqueueError,
     Job,
     JobCancelled,
+    JobConflict,
     JobFailed,
     JobNotFound,
     JobStatus,
@@ -184,7 +184,7 @@ def test_one_id_is_one_job(queuekit_memory: App) -> None:
     two = shout.options(id="order-17").enqueue("a")
     assert (one.created, two.created) == (True, False)
     assert one == two
-    with pytest.raises(EnqueueError, match="asks for something else") as refused:
+    with pytest.raises(JobConflict, match="asks for something else") as refused:
         shout.options(id="order-17").enqueue("b")
     assert refused.value.recorded is False
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from queuekit import (
     BulkEnqueueError,
     ConfigError,
     EnqueueError,
+    JobEvent,
     JobFailed,
     PayloadError,
     QueuekitError,
@@ -31,7 +33,7 @@ from queuekit import (
 )
 from queuekit.adapters import BrokerAway, load_adapter
 from queuekit.app import _ahead, current_app
-from queuekit.store import StoreAway
+from queuekit.store import Creating, StoreAway
 from queuekit.template import Batch
 
 if TYPE_CHECKING:
@@ -451,16 +453,41 @@ def test_a_batch_with_one_that_is_refused_is_not_recorded(app: App) -> None:
         assert [one.message.id for one in app.adapter._broker] == ["first"]  # type: ignore[attr-defined]
 
 
-def test_with_hooks_those_before_one_that_is_refused_are_published() -> None:
-    told: list[str] = []
-    app = App(Settings(backend="memory"), hooks=[lambda event: told.append(event.job_id)])
+class Tells:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __call__(self, event: JobEvent, /) -> None:
+        self.told.append(event.job_id)
+
+
+class StandsAround(Tells):
+    """For it jobs are recorded one by one."""
+
+    def around_enqueue(self, event: JobEvent, headers: Any, /) -> Any:
+        return nullcontext()
+
+
+def test_of_a_batch_that_is_refused_no_hook_is_told() -> None:
+    app = App(Settings(backend="memory"), hooks=[hook := Tells()])
+    with app.activate():
+        echo.options(id="taken").enqueue(1)
+        with pytest.raises(EnqueueError) as refused:
+            echo.enqueue_many([echo.options(id="first").bind(1), echo.options(id="taken").bind(2)])
+        assert (refused.value.recorded, refused.value.job_id) == (False, "taken")
+        assert app.store.get("first") is None
+    assert hook.told == ["taken"]
+
+
+def test_one_by_one_those_before_one_that_is_refused_are_published() -> None:
+    app = App(Settings(backend="memory"), hooks=[hook := StandsAround()])
     with app.activate():
         echo.options(id="taken").enqueue(1)
         with pytest.raises(BulkEnqueueError) as refused:
             echo.enqueue_many([echo.options(id="first").bind(1), echo.options(id="taken").bind(2)])
         assert (refused.value.accepted, refused.value.job_id) == (1, "taken")
         assert "first" in [one.message.id for one in app.adapter._broker]  # type: ignore[attr-defined]
-    assert told == ["taken", "first"]
+    assert hook.told == ["taken", "first"]
 
 
 # ---- many --------------------------------------------------------------------------------------------------------------
@@ -518,8 +545,7 @@ def test_a_batch_in_doubt_is_named() -> None:
 
 
 def test_what_is_recorded_of_a_batch_is_not_in_doubt() -> None:
-    """With hooks its jobs are recorded one by one."""
-    app = App(Settings(backend="memory", enqueue_timeout=0.01), hooks=[lambda event: None])
+    app = App(Settings(backend="memory", enqueue_timeout=0.01), hooks=[StandsAround()])
     create, asked = app.store.create_many, []
 
     def breaking(jobs: Any, wires: Any) -> Any:
@@ -538,22 +564,51 @@ def batch_of(count: int) -> Batch:
     return Batch([echo.bind(n) for n in range(count)], [])
 
 
+class OnItsWay(Creating):
+    def __init__(self, said: list[str], name: str) -> None:
+        super().__init__(list)
+        self._said, self._name = said, name
+
+    def start(self) -> None:
+        self._said.append(f"{self._name} is sent")
+
+    def drop(self) -> None:
+        self._said.append(f"{self._name} is dropped")
+
+
 def test_the_next_batch_is_made_while_one_is_on_its_way() -> None:
-    made, here = threading.Event(), App(Settings(backend="memory"))
+    said: list[str] = []
 
     def batches() -> Iterator[Batch]:
-        yield batch_of(2)
-        made.set()
-        yield batch_of(1)
+        for name in ("first", "second"):
+            said.append(f"{name} is made")
+            batch = batch_of(1)
+            batch.creating = OnItsWay(said, name)
+            yield batch
 
     def record(batch: Batch) -> Batch:
-        assert threading.current_thread() is not threading.main_thread()
-        assert current_app() is here, "in the caller's context"
-        assert made.wait(30)
+        said.append("recorded")
         return batch
 
-    with here.activate():
-        assert [len(batch.calls) for batch in _ahead(batches(), record, 2)] == [2, 1]
+    given = _ahead(batches(), record)
+    next(given)
+    assert said == ["first is made", "first is sent", "second is made", "recorded"], "and nothing is on its way"
+    assert len(list(given)) == 1
+    assert said[4:] == ["second is sent", "recorded"]
+
+
+def test_what_is_on_its_way_is_waited_for_by_nobody_when_the_user_ends_it() -> None:
+    said: list[str] = []
+
+    def batches() -> Iterator[Batch]:
+        batch = batch_of(1)
+        batch.creating = OnItsWay(said, "first")
+        yield batch
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(_ahead(batches(), lambda batch: batch))
+    assert said == ["first is sent", "first is dropped"]
 
 
 def test_what_is_on_its_way_comes_before_what_broke() -> None:
@@ -562,7 +617,7 @@ def test_what_is_on_its_way_comes_before_what_broke() -> None:
         raise error
 
     for error in (PayloadError("no"), KeyError("of the user's iterator")):
-        given = _ahead(batches(error), lambda batch: batch, 1)
+        given = _ahead(batches(error), lambda batch: batch)
         assert len(next(given).calls) == 1
         with pytest.raises(type(error)):
             next(given)
@@ -576,19 +631,10 @@ def test_nothing_is_recorded_behind_a_batch_that_broke() -> None:
         batch.broken = EnqueueError("away", recorded=False, job_id="j") if len(seen) == 2 else None
         return batch
 
-    given = _ahead((batch_of(1) for _ in range(9)), record, 1)
+    given = _ahead((batch_of(1) for _ in range(9)), record)
     assert [next(given).broken is None for _ in range(2)] == [True, False]
     given.close()  # type: ignore[attr-defined]
     assert len(seen) == 2
-
-
-def test_no_thread_for_what_is_one_batch() -> None:
-    def record(batch: Batch) -> Batch:
-        assert threading.current_thread() is threading.main_thread()
-        return batch
-
-    assert len(list(_ahead(iter([batch_of(1)]), record, 2))) == 1
-    assert list(_ahead(iter([]), record, 2)) == []
 
 
 @pytest.mark.parametrize("size", [0, 1001, True, 2.5])

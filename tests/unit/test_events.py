@@ -343,6 +343,14 @@ def test_a_hook_that_fails_is_logged_once_and_touches_no_job(caplog: pytest.LogC
     assert record.exc_info is not None
 
 
+def test_nobody_is_told_of_a_job_that_is_refused_or_there_already(app: App, told: Recorder) -> None:
+    do.options(id="j").enqueue("fine")
+    assert not do.options(id="j").enqueue("fine").created
+    with pytest.raises(EnqueueError):
+        do.options(id="j").enqueue("other")
+    assert told.kinds("j") == ["enqueued"]
+
+
 def test_a_store_that_goes_away_after_a_cancel_does_not_take_it_back(
     app: App, told: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -391,6 +391,15 @@ def test_or_is_adopted_where_the_settings_say_so(bench: Bench) -> None:
     assert other.status() == "succeeded"
 
 
+@pytest.mark.parametrize("of", ["private", "left_out"])
+def test_but_not_with_placeholders_for_arguments(bench: Bench, of: str) -> None:
+    delivery = bench.job()
+    other = Bench(store_lost="adopt")
+    outcome = other.execution.execute(replace(delivery, bell=replace(delivery.bell, **{of: True})))
+    assert isinstance(outcome, Dropped)
+    assert len(other.store.quarantined(5)) == 1
+
+
 def test_an_unknown_task_is_handed_back_and_costs_no_attempt(bench: Bench) -> None:
     delivery = bench.job(task="execution.nobody_knows")
     assert isinstance(bench.execution.execute(delivery), Released)

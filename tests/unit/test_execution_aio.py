@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +215,41 @@ def test_the_outcome_is_told_inside_what_stands_around_the_attempt(bench: Bench,
     bench.store.away["finish"] = 1
     assert isinstance(bench.run(task=task), Succeeded)
     assert said == ["started", "attempt", "succeeded", "attempt over"]
+
+
+@contextmanager
+def cycles() -> Iterator[list[object]]:
+    """What only a search for circles finds: until then it is kept, with the arguments of jobs that have ended."""
+    found: list[object] = []
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # what other tests have left, and a thread of theirs may let go of meanwhile
+    try:
+        yield found
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        found += [one for one in gc.garbage if type(one).__module__.startswith("queuekit.")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.unfreeze()
+        gc.enable()
+
+
+@pytest.mark.parametrize("hooks", [[], [lambda event: None]], ids=["no hooks", "a hook"])
+@pytest.mark.parametrize(("task", "what"), [("aio.do", "seven"), ("aio.do", "context"), ("aio.sync", "seven")])
+def test_nothing_of_a_job_that_has_succeeded_leads_back_to_itself(
+    bench: Bench, task: str, what: str, hooks: list[Any]
+) -> None:
+    bench.execution.hooks = Hooks(hooks)
+    with cycles() as found:
+        bench.run(what, task=task)
+        bench.outcomes.clear()
+        until = time.monotonic() + PATIENCE
+        while bench.runner._jobs and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(0.01)  # the threads leave their last frames
+    assert found == []
 
 
 def test_a_retry_is_claimed_with_the_state_before_it(bench: Bench) -> None:

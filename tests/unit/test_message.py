@@ -120,6 +120,16 @@ def test_only_the_first_publication_carries_the_id_of_the_job() -> None:
     assert Publication(MESSAGE, 12, 2, "e").native_id == "id-12"
 
 
+@pytest.mark.parametrize(("most", "left_out"), [(None, False), (14, False), (13, True)])
+def test_arguments_that_are_too_large_for_a_message_stay_in_the_record(most: int | None, left_out: bool) -> None:
+    publication = Publication(replace(MESSAGE, args=["é" * 8], kwargs={}), 12, 1, "e")  # ["éééééééé"] and {}
+    args, kwargs, header = publication.within(most)
+    assert (args, kwargs) == ((["(in the record)"] if left_out else ["é" * 8]), {})
+    bell = Doorbell.from_header(header)
+    assert (bell.left_out, bell.private) == (left_out, False)
+    assert ("left_out" in header) is left_out
+
+
 def test_a_doorbell_travels_as_json() -> None:
     bell = Publication(MESSAGE, 12, 1, "e").doorbell
     assert Doorbell.from_header(json.loads(json.dumps(bell.to_header()))) == bell

@@ -89,11 +89,11 @@ def test_while_it_runs_the_latest_is_told_twice_a_second(queuekit_memory: App, m
     attendant._thread = object()  # type: ignore[assignment]  # its own thread is not wanted here
     stop = attendant.attend(Held())  # type: ignore[arg-type]
     for said in ("a", "b", "c"):
-        stop.progress = said
+        stop.said.progress = said
         attendant._look({"j": stop})
         attendant._look({"j": stop})
     assert told == ["b", "c"]
-    stop.progress = "d"
+    stop.said.progress = "d"
     away.append(False)
     attendant.leave(Held())  # type: ignore[arg-type]
     assert told == ["b", "c", "d"]

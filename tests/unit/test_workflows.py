@@ -16,9 +16,9 @@ from queuekit import (
     App,
     Call,
     ConfigError,
-    EnqueueError,
     Job,
     JobCancelled,
+    JobConflict,
     JobFailed,
     JobStatus,
     Node,
@@ -222,7 +222,7 @@ def test_the_same_workflow_again_is_the_existing_one() -> None:
 
 def test_another_workflow_under_an_id_that_is_taken() -> None:
     plus.options(id="taken").enqueue(1)
-    with pytest.raises(EnqueueError, match="job 'taken' exists, and asks for something else") as told:
+    with pytest.raises(JobConflict, match="job 'taken' exists, and asks for something else") as told:
         chain(plus.bind(1), plus).enqueue(id="taken")
     assert (told.value.recorded, told.value.job_id) == (False, "taken")
 

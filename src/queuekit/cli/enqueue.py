@@ -202,7 +202,7 @@ def _broken(problem: BaseException, lines: _Lines, name: str, limit: int, before
     cause, jobs, recorded = problem, before, lines.recorded
     if isinstance(problem, BulkEnqueueError):
         cause, jobs = problem.__cause__ or problem, problem.accepted
-        if jobs > before:  # with hooks, which are told one by one, it may break within a batch
+        if jobs > before:  # it may break within a batch of jobs that are recorded one by one
             recorded = lines.batch[jobs - before - 1][0]
     line = _line_of(cause, lines, limit)
     what = "interrupted" if isinstance(cause, KeyboardInterrupt) else str(cause)

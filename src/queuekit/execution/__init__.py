@@ -117,6 +117,7 @@ __all__ = [
 log = logging.getLogger("queuekit")
 
 NO_POLICY: Final = RetryPolicy()
+FIRST: Final = RetryState()
 LOST: Final = Lost("the worker that ran it died")  # never raised: what each claim plans for
 OVER: Final = TimeLimit("over its time limit, ended from outside")
 MOST_PLANS: Final = 200
@@ -311,8 +312,8 @@ class Execution:
                 case NoLease():
                     self._renew()
                 case StoreLost():
-                    # A private doorbell has no arguments to run it with.
-                    if self.settings.store_lost != "adopt" or bell.private:
+                    # Such doorbells have no arguments to run it with.
+                    if self.settings.store_lost != "adopt" or bell.private or bell.left_out:
                         why = f"its record was lost: the store of epoch {epoch} came back empty as {answer.epoch}"
                         self.store.quarantine(self._adopted(delivery).seal(), why, source=_source(delivery))
                         return Dropped(why)
@@ -336,7 +337,7 @@ class Execution:
                     return Dropped(f"cancelled: {answer.reason}")
                 case Missing():
                     return self._put_aside(delivery, "marked as ours, and this store has no record of it (any more)")
-        before = RetryState()
+        before = FIRST
         try:
             message = message or self._open(answer.message, bell.id)
             before = _state(answer.state)
@@ -603,8 +604,8 @@ class Execution:
                 attempt=held.number,
                 task=message.task,
                 deadline=moment(held.started + message.timeout) if message.timeout is not None else None,
-                _cancel_reason=lambda: stop.reason,
-                _say=partial(setattr, stop, "progress"),
+                _cancel_reason=partial(getattr, stop.said, "reason"),
+                _say=partial(setattr, stop.said, "progress"),
                 _steps=steps,
                 _fence=held.token,
             ),
@@ -696,8 +697,9 @@ class Execution:
         self._interrupting = True
         here = None
         for stop in self.attendant.running():
-            if stop.call is not None:
-                stop.call()
+            call = stop.call
+            if call is not None:
+                call()
             elif stop.thread == threading.get_ident():
                 here = stop
             else:
@@ -1053,8 +1055,8 @@ class Execution:
     # ---- tell -------------------------------------------------------------------------------------------------------
 
     def _tell_started(self, held: Held) -> JobEvent | None:
-        """The event; None where there are no hooks."""
-        if not self.hooks:
+        """The event; None where no hook wants it."""
+        if not self.hooks.wants(EventKind.started):
             return None
         event = event_of(
             held.message,
@@ -1068,7 +1070,8 @@ class Execution:
         return event
 
     def _tell_ended(self, held: Held, end: str, outcome: Outcome) -> None:
-        if not self.hooks:
+        kind = _TOLD_AS[type(outcome)]
+        if not self.hooks.wants(kind):
             return
         message, lasted = held.message, time.monotonic() - held.clock
         said = said_of(parse_end(end), private=message.hidden)
@@ -1076,7 +1079,7 @@ class Execution:
             said |= {"delay": None, "reason": outcome.reason}
         event = event_of(
             message,
-            _TOLD_AS[type(outcome)],
+            kind,
             held.started + lasted,
             attempt=held.number,
             worker=self._worker(),
@@ -1111,7 +1114,7 @@ def _source(delivery: Delivery) -> str:
 
 
 def _state(text: str) -> RetryState:
-    return RetryState.from_json(text) if text else RetryState()
+    return RetryState.from_json(text) if text else FIRST
 
 
 def _plan(policy: RetryPolicy, state: RetryState, error: Exception, *, now: float, u: float) -> IfEnded:

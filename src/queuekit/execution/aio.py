@@ -301,6 +301,7 @@ class Runner(Generic[K]):
                 self._record(batch)
             except Exception:
                 log.exception("the outcomes of %d attempts could not be told", len(batch))
+            del batch  # the jobs' arguments are not kept until the next one
 
     def _record(self, batch: Sequence[tuple[_Job[K], Any, BaseException | None]]) -> None:
         said: list[tuple[_Job[K], Outcome]] = []

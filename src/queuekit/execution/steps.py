@@ -9,7 +9,6 @@ import re
 import sys
 import threading
 import time
-from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -71,18 +70,22 @@ class Steps:
 
     def __init__(self, store: Store, held: Held, settings: Settings) -> None:
         self._store = store
-        self._held = held
+        # The attempt itself is not kept: its context leads back here.
+        self._message, self._token, self._attempt = held.message, held.token, held.number
         self._settings = settings
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._before: Mapping[str, Kept] | None = None  # what earlier attempts have left
         self._by_number: dict[int, str] = {}
         self._calls = 0
-        self._of_name: Counter[str] = Counter()
+        self._of_name: dict[str, int] = {}
         self._called: set[str] = set()
         self._paid: set[asyncio.Future[None]] = set()  # of async steps that run, or whose result is being kept
         self._failing = self._over = False
-        self._outside = Outside(settings, held.message, lambda: self._over)
+
+    @property
+    def _outside(self) -> Outside:
+        return Outside(self._settings, self._message, lambda: self._over)
 
     def close(self) -> None:
         """The attempt has ended here: what still waits for the store gives up, and nothing more begins."""
@@ -124,8 +127,9 @@ class Steps:
                 self._called.add(field)
                 return Place(field, None, careful)
             self._calls += 1
-            field = f"{name}#{self._of_name[name]}"
-            self._of_name[name] += 1
+            before = self._of_name.get(name, 0)
+            self._of_name[name] = before + 1
+            field = f"{name}#{before}"
             return Place(field, self._calls, careful)
 
     def run(self, place: Place, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -218,21 +222,21 @@ class Steps:
             return kept
         if place.careful:
             raise StepUnknown(
-                f"step {place.field!r} of job {self._held.message.id} began in attempt {kept.attempt}, and nobody "
+                f"step {place.field!r} of job {self._message.id} began in attempt {kept.attempt}, and nobody "
                 'knows whether it took effect (on_unknown="fail")'
             )
         return None
 
     def _changed(self, what: str, was: str, now: str) -> StepChanged:
         return StepChanged(
-            f"{what} of job {self._held.message.id} was {was}, and now {now}: the code has changed, or it does not "
+            f"{what} of job {self._message.id} was {was}, and now {now}: the code has changed, or it does not "
             "call its steps in the same order each time. Give such steps a key, or run the job anew"
         )
 
     def _load(self) -> Mapping[str, Kept]:
         with self._loading:
             if self._before is None:
-                found = self._ask(lambda: self._store.steps(self._held.message.id, self._held.token))
+                found = self._ask(lambda: self._store.steps(self._message.id, self._token))
                 if found is None:
                     raise self._stale()
                 self._by_number = {one.number: name for name, one in found.items() if one.number is not None}
@@ -240,46 +244,43 @@ class Steps:
             return self._before
 
     def _begin(self, place: Place) -> None:
-        held = self._held
         if place.careful and not self._ask(
-            lambda: self._store.begin_step(held.message.id, held.token, place.field, place.number)
+            lambda: self._store.begin_step(self._message.id, self._token, place.field, place.number)
         ):
             raise self._stale()
 
     def _forget(self, place: Place, error: Exception) -> None:
         """An answer that says that nothing was done takes the note of the beginning back."""
         if place.careful and classify(error).category in REFUSED:
-            self._ask(lambda: self._store.forget_step(self._held.message.id, self._held.token, place.field))
+            self._ask(lambda: self._store.forget_step(self._message.id, self._token, place.field))
 
     def _keep(self, place: Place, codec: Codec, value: Any) -> Waiting[Any]:
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
             raise StepError(f"step {place.field!r} gave something to await: await astep() in its place")
-        held, limit = self._held, self._settings.steps_limit
+        message, limit = self._message, self._settings.steps_limit
         text = codec.encode_result(value)
         outside = self._outside.takes(text)
         if self._settings.payload_codec is not None:
-            text = held.message.encode_result(self._settings.payload_codec, text, "step")
+            text = message.encode_result(self._settings.payload_codec, text, "step")
         if outside:
             text = yield from self._outside.put(place.field, text)
         if self._settings.signer is not None:
-            text = self._settings.signer.sign_step(held.message.id, place.field, text)
-        kept = self._ask(
-            lambda: self._store.keep_step(held.message.id, held.token, place.field, place.number, text, limit)
-        )
+            text = self._settings.signer.sign_step(message.id, place.field, text)
+        kept = self._ask(lambda: self._store.keep_step(message.id, self._token, place.field, place.number, text, limit))
         if kept is None:
             raise self._stale()
         if isinstance(kept, StepsFull):
             raise PayloadError(
-                f"step {place.field!r}: with it the steps of job {held.message.id} take {kept.size} bytes, over the "
+                f"step {place.field!r}: with it the steps of job {message.id} take {kept.size} bytes, over the "
                 f"limit of {limit}; set blobs (or a lower blob_over), {ELSEWHERE}, or raise the setting steps_limit"
             )
         return value if kept.text == text else (yield from self._read(place, codec, kept))
 
     def _read(self, place: Place, codec: Codec, kept: Kept) -> Waiting[Any]:
         assert kept.text is not None
-        text, message = kept.text, self._held.message
+        text, message = kept.text, self._message
         if self._settings.signer is not None:
             try:
                 text = self._settings.signer.check_step(message.id, place.field, text)
@@ -292,7 +293,7 @@ class Steps:
             return codec.decode_result(text)
         except PayloadError as error:
             raise StepChanged(
-                f"step {place.field!r} of job {self._held.message.id}: what attempt {kept.attempt} kept does not fit "
+                f"step {place.field!r} of job {self._message.id}: what attempt {kept.attempt} kept does not fit "
                 f"the type of its result any more"
             ) from error
 
@@ -307,7 +308,7 @@ class Steps:
         return make(plain, name, limit)
 
     def _stale(self) -> StaleAttempt:
-        return StaleAttempt(f"attempt {self._held.number} of job {self._held.message.id} was ended by somebody else")
+        return StaleAttempt(f"attempt {self._attempt} of job {self._message.id} was ended by somebody else")
 
     def _ask(self, call: Callable[[], T]) -> T:
         """The store's answer. While it is away it is asked again: a result that was paid for is not thrown away."""
@@ -317,7 +318,7 @@ class Steps:
             except StoreAway as error:
                 if self._over:
                     raise
-                message, attempt = self._held.message, self._held.number
+                message, attempt = self._message, self._attempt
                 about = {"job_id": message.id, "task": message.task, "attempt": attempt}
                 log.warning("job %s: a step waits for the store: %s", message.id, error, extra=about)
                 time.sleep(PAUSE)

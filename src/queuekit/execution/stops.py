@@ -31,29 +31,43 @@ CANCEL_AGAIN: Final = 10.0  # seconds that a cancelled task has to clean up in p
 STRIKE: Final = signal.SIGURG  # takes the main thread out of a blocking call; ignored where nobody handles it
 
 
+class Said:
+    """What an attempt and its job tell each other. The job's context has no more of the attempt than this: what leads
+    back to it would be kept, with its arguments, until Python looks for such circles."""
+
+    __slots__ = ("progress", "reason")
+
+    def __init__(self) -> None:
+        self.reason: str | None = None  # a cancel was asked for
+        self.progress: str | None = None  # what the task says of it, and the store has not heard
+
+
 class Stop:
     """One attempt that runs here: whether it is to stop, and how to tell it."""
 
     __slots__ = (
-        "_lock", "call", "code", "goes_on", "held", "interrupted", "kill", "limit", "progress", "reason", "strike",
-        "stuck", "thread", "told",
+        "_lock", "call", "code", "goes_on", "held", "interrupted", "kill", "limit", "said", "strike", "stuck",
+        "thread", "told",
     )  # fmt: skip
 
     def __init__(self, held: Held) -> None:
         self.held = held
         self.thread = threading.get_ident()
-        self.reason: str | None = None  # a cancel was asked for
+        self.said = Said()
         self.told: float | None = None  # when it was cancelled for that, by time.monotonic()
         self.call: Callable[[], object] | None = None  # cancels an async task, or tells the process that runs it
         self.kill: Callable[[], object] | None = None  # ends that process
         self.strike: Callable[[], object] | None = None  # has its main thread look whether it is to stop
-        self.progress: str | None = None  # what the task says of it, and the store has not heard
         self.interrupted = False
         self.goes_on = False  # an async task that its thread has stopped to wait for
         self.limit: float | None = None  # the moment of its hard limit, by time.monotonic()
         self.stuck = False  # it went on, and ends with its process
         self.code = threading.Lock()  # held while synchronous user code runs in this thread
         self._lock = threading.RLock()  # a signal handler may interrupt the one who interrupts
+
+    @property
+    def reason(self) -> str | None:
+        return self.said.reason
 
     @property
     def over(self) -> bool:
@@ -106,9 +120,10 @@ class Stop:
             signal.signal(STRIKE, signal.SIG_DFL if before is None else before)  # None: C code's
 
     def interrupt(self) -> None:
-        if self.strike is not None:
+        strike = self.strike
+        if strike is not None:
             self.interrupted = True
-            self.strike()
+            strike()
             return
         with self._lock:  # never after the user's code: the exception would strike the engine
             if self.code.locked():
@@ -116,14 +131,18 @@ class Stop:
 
     def cancel(self, reason: str) -> None:
         if self.reason is None:
-            self.reason = reason
-        now = time.monotonic()
-        if self.call is not None and (self.told is None or now - self.told > CANCEL_AGAIN):
+            self.said.reason = reason
+        call, strike, now = self.call, self.strike, time.monotonic()
+        if call is not None and (self.told is None or now - self.told > CANCEL_AGAIN):
             self.told = now
-            self.call()
-        elif self.call is None and self.strike is not None and self.told is None:
+            call()
+        elif call is None and strike is not None and self.told is None:
             self.told = now
-            self.strike()
+            strike()
+
+    def let_go(self) -> None:
+        """Its code has ended: there is nothing to tell it, and what leads back to it is not kept."""
+        self.call = self.strike = None
 
 
 class Attendant:
@@ -165,7 +184,10 @@ class Attendant:
     def forget(self, held: Held) -> Stop | None:
         """leave() for the loop's thread, which is not to wait for the store: somebody has to tell() then."""
         with self._lock:
-            return self._running.pop(held.token, None)
+            stop = self._running.pop(held.token, None)
+        if stop is not None:
+            stop.let_go()
+        return stop
 
     def running(self) -> list[Stop]:
         """Without the lock: a signal handler may ask while this very thread holds it."""
@@ -206,7 +228,7 @@ class Attendant:
 
     def tell(self, stop: Stop) -> None:
         """The store of its progress, as far as it has not heard."""
-        said, stop.progress = stop.progress, None
+        said, stop.said.progress = stop.said.progress, None
         if said is not None:
             with suppress(StoreAway):  # the next one is heard
                 self._store.progress(stop.held.message.id, stop.held.token, said)

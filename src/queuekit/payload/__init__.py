@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeAlias, Unpack, get_origin
 
@@ -85,21 +86,27 @@ class Codec:
             ConfigError: an annotation cannot be used at all.
         """
         by_place, by_name = self._signature.bind(args, kwargs, why="")
-        texts, values = [], []
+        texts, values, plain = [], [], len(by_name) < 2
         for place, (name, value) in enumerate(zip(by_place, args, strict=True)):
-            text, given = self._argument(name, name, value, stands=place in later)
+            text = None if place in later else self._scalar(name, value)
+            if text is None:
+                text, value, plain = *self._argument(name, name, value, stands=place in later), False  # noqa: PLW2901
             texts.append(text)
-            values.append(given)
+            values.append(value)
         named, by_key = [], {}
         for key, name in by_name.items():
-            text, by_key[key] = self._argument(name, key, kwargs[key], stands=key in later)
+            value, text = kwargs[key], None if key in later else self._scalar(name, kwargs[key])
+            if text is None:
+                text, value, plain = *self._argument(name, key, value, stands=key in later), False
+            by_key[key] = value
             named.append(dumps(key) + b":" + text)
         args_text, kwargs_text = b"[%b]" % b",".join(texts), b"{%b}" % b",".join(named)
         if (size := len(FORM) + len(args_text) + len(kwargs_text)) > self._limit and (args or kwargs):
             parts = [*zip(by_place, texts, strict=True), *zip(by_name, named, strict=True)]
             largest, _ = max(parts, key=lambda part: len(part[1]))
             raise self._too_large(f"{self._task}: the arguments (the largest is {largest!r}) are", size, largest)
-        return Arguments(values, by_key, args_text.decode(), kwargs_text.decode())
+        plain = plain and _is_ascii(args_text) and _is_ascii(kwargs_text)
+        return Arguments(values, by_key, args_text.decode(), kwargs_text.decode(), plain)
 
     def decode_arguments(
         self, args: list[Any], kwargs: dict[str, Any], *, recorded: bool = True
@@ -142,15 +149,25 @@ class Codec:
 
     def _argument(self, name: str, key: str, value: Any, *, stands: bool) -> tuple[bytes, JSON]:
         """Its text, and as a JSON value."""
-        text = self._as_it_stands(key, value) if stands else self._encode(name, key, value)
+        text = self._as_it_stands(key, value) if stands else self._checked(name, key, value)
         if type(value) in self._wire(name).scalars:
             return text, value
         return text, self._parsed(key, text)
 
+    def _scalar(self, name: str, value: Any) -> bytes | None:
+        """The text of what is its own JSON."""
+        if type(value) in self._wire(name).scalars:
+            text = scalar(value)
+            if text is not None and len(text) <= self._limit:
+                return text
+        return None
+
     def _encode(self, name: str, key: str, value: Any) -> bytes:
+        short = self._scalar(name, value)
+        return self._checked(name, key, value) if short is None else short
+
+    def _checked(self, name: str, key: str, value: Any) -> bytes:
         wire = self._wire(name)
-        if type(value) in wire.scalars and (short := scalar(value)) is not None and len(short) <= self._limit:
-            return short
         with self._refusing(name, key):
             text, checked = wire.encode(value)
             if len(text) > self._limit:  # before the comparison, which would decode all of it
@@ -164,7 +181,7 @@ class Codec:
 
     def _decode(self, name: str, key: str, value: JSON) -> Any:
         wire = self._wire(name)
-        if type(value) in wire.scalars:
+        if type(value) in wire.scalars and (type(value) is not float or math.isfinite(value)):
             return value
         with self._refusing(name, key):
             return wire.decode(dumps(value))
@@ -214,3 +231,8 @@ class Codec:
                 f"{'the result' if result else 'the parameter'} with a pydantic model, a dataclass, a TypedDict or a "
                 f"builtin type, and build the rest inside of the task"
             ) from exc
+
+
+def _is_ascii(text: bytes) -> bool:
+    """All of which JSON's writers write alike: of DEL they think differently."""
+    return text.isascii() and b"\x7f" not in text

@@ -25,6 +25,7 @@ class Signature:
         self._keyword = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         self._required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
+        self._all_by_place = set(self._required) <= set(self._positional)
         self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self._rest_by_name = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
 
@@ -42,6 +43,8 @@ class Signature:
         Raises:
             PayloadError: the function cannot be called with them; `why` goes into the message.
         """
+        if not kwargs and len(args) == len(self._positional) and self._all_by_place:
+            return self._positional, {}
         places = self._positional[: len(args)]
         if len(args) > len(places):
             if self._rest is None:

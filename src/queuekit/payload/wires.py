@@ -22,7 +22,7 @@ SMALL: Final = 2**53
 
 
 def scalar(value: Any) -> bytes | None:
-    """The JSON text of a string, a small integer or a bool that travels as it is. None: not such a one."""
+    """The JSON text of a string, a small integer, a bool or a plain float. None: of what needs a closer look."""
     kind = type(value)
     if kind is str:
         try:
@@ -31,6 +31,8 @@ def scalar(value: Any) -> bytes | None:
             return None
     if kind is bool:
         return b"true" if value else b"false"
+    if kind is float:  # how an exponent is written, each library has its own mind about
+        return text.encode() if math.isfinite(value) and "e" not in (text := repr(value)) else None
     return str(value).encode() if kind is int and -SMALL < value < SMALL else None
 
 
@@ -54,7 +56,7 @@ class Wire(Protocol):
 class PlainWire:
     """Without an annotation: only what JSON gives back as it was."""
 
-    scalars = (str, int, bool)
+    scalars = (str, int, bool, float)
 
     def __init__(self, *, result: bool) -> None:
         self._result = result

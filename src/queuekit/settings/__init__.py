@@ -21,7 +21,7 @@ from queuekit.errors import ConfigError
 from queuekit.settings import readers
 from queuekit.settings.backends import installed_backends, require_backend
 from queuekit.settings.sources import Kept, Source, from_command_line, from_environment, from_files, gather, known
-from queuekit.settings.urls import AMQP, redact, show
+from queuekit.settings.urls import AMQP, REDIS, redact, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "installed_backends", "load", "load_for_install", "redact", "require_backend"]
 
 DAY = 86400.0
+SHOWN = 16_384  # characters: a monitor shows no more than some hundred
 
 _GET_A_BROKER = (
     "(QUEUEKIT_BROKER_URL=redis://localhost:6379/0), or run `queuekit worker --dev MODULE` in this folder, "
@@ -278,6 +279,18 @@ class Settings:
         with all that is not ASCII spelled out, and what an engine puts around them."""
         return 4 * self.payload_limit + 65_536
 
+    @property
+    def on_one_redis(self) -> bool:
+        """Whether records and messages lie in the same database of one Redis."""
+        url = self.broker_url
+        return url is not None and url.partition("://")[0] in REDIS and url == self.resolved_store_url
+
+    @property
+    def shown_limit(self) -> int | None:
+        """The most characters of arguments that a message in the broker repeats, for the engine's monitors. None: all
+        of them, where they are what is left of a job when the store has lost its record."""
+        return SHOWN if self.on_one_redis and self.store_lost != "adopt" else None
+
     def resolve(self) -> Settings:
         """The settings, checked as a whole and with store_url filled in: for anything that is about to start work.
 
@@ -391,13 +404,14 @@ class Settings:
     @property
     def signer(self) -> Signer | None:
         """What signs and checks by the setting signing_key."""
+        if not self.signing_key:  # most have none: RQ's process of one job would import what it takes each time
+            return None
         if "_signer" not in self.__dict__:
             from queuekit.signing import Signer
 
             accept = self.unsigned == "accept"
-            keys = self.signing_key
-            self.__dict__["_signer"] = Signer(keys, self.namespace, accept_unsigned=accept) if keys else None
-        return cast("Signer | None", self.__dict__["_signer"])
+            self.__dict__["_signer"] = Signer(self.signing_key, self.namespace, accept_unsigned=accept)
+        return cast("Signer", self.__dict__["_signer"])
 
     def to_json(self) -> str:
         """The settings and their sources, passwords and keys included: for a pipe to a child process, never for a log.

@@ -321,6 +321,26 @@ class Quarantined:
     source: str = ""
 
 
+class Creating:
+    """create_many() in steps. It is called as often as there is no answer; what it takes to ask is made once.
+
+    Args:
+        ask: create_many() as a whole.
+    """
+
+    def __init__(self, ask: Callable[[], list[Created] | IdTaken]) -> None:
+        self._ask = ask
+
+    def start(self) -> None:
+        """Ask now, so that the next call has but to wait for the answer. Raises nothing: the call does."""
+
+    def drop(self) -> None:
+        """Nobody is going to call it."""
+
+    def __call__(self) -> list[Created] | IdTaken:
+        return self._ask()
+
+
 class Store(Protocol):
     """See the module's docstring for what holds for all."""
 
@@ -333,6 +353,10 @@ class Store(Protocol):
         """create() of each, in order, all in one step: all of them or none. IdTaken where the answer to one without a
         key would not be the `same`. `wires`: of each job, or of none. What has one is published by the same step, where
         it is to be published now, and its answer has no pseq then; what could not be published so has one, as ever."""
+        ...
+
+    def creating(self, jobs: Sequence[NewJob], wires: Sequence[Wire | None] = ()) -> Creating:
+        """create_many() in steps."""
         ...
 
     def holder(self, key: str) -> str | None:

@@ -25,6 +25,7 @@ from queuekit.store import (
     Claim,
     Claimed,
     Created,
+    Creating,
     Done,
     DueSchedule,
     Early,
@@ -318,6 +319,9 @@ class MemoryStore(Joined):
                 if digest != job.digest and job.key is None:
                     return IdTaken(job.id)
             return [self.create(job) for job in jobs]
+
+    def creating(self, jobs: Sequence[NewJob], wires: Sequence[Wire | None] = ()) -> Creating:
+        return Creating(lambda: self.create_many(jobs, wires))
 
     def _create_again(self, job: NewJob, old: _Job) -> Created:
         mine, pseq = old.token == job.token, old.pseq if old.status is JobStatus.queued else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from queuekit.context import starting
-from queuekit.errors import ConfigError, EnqueueError, StaleAttempt
+from queuekit.errors import ConfigError, EnqueueError, JobConflict, StaleAttempt
 from queuekit.events import EventKind, event_of
 from queuekit.handle import Job
 from queuekit.message import ID_PATTERN
@@ -166,8 +166,7 @@ def _prepare(app: App, plan: _Plan) -> tuple[Message, NewJob]:
         with app.hooks.around_enqueue(event_of(message, EventKind.enqueued, time.time(), delay=new.delay), headers):
             pass
         if headers != message.headers:
-            message = replace(message, headers={str(name): str(value) for name, value in headers.items()})
-            new = replace(new, message=message.seal(app.settings.signer))
+            return app.headed(message, new, headers)
     return message, new
 
 
@@ -204,7 +203,7 @@ def _record(app: App, flow: NewFlow, made: list[tuple[_Plan, Message, NewJob]]) 
     for part in _parts(jobs):
         clash = app.ask(lambda part=part: app.store.create_flow(flow, part), flow.id, until)  # type: ignore[misc]
         if clash:
-            raise EnqueueError(
+            raise JobConflict(
                 f"workflow {flow.id} was not enqueued: job {clash[0]!r} exists, and asks for something else"
                 + (". Children are found by their order: give enqueue() a key" if flow.parent else ""),
                 recorded=False,

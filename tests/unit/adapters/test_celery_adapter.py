@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -23,6 +24,8 @@ pytest.importorskip("celery", reason="Celery is not installed")
 
 from celery import Celery  # noqa: E402  # after the check that it is there
 from celery.exceptions import Ignore, Reject, Retry  # noqa: E402
+from kombu.connection import Connection  # noqa: E402
+from kombu.messaging import Consumer  # noqa: E402
 
 from queuekit import App, ConfigError, JobFailed, Settings  # noqa: E402
 from queuekit.adapters import BrokerAway  # noqa: E402
@@ -44,7 +47,9 @@ from queuekit.execution import (  # noqa: E402
 from queuekit.message import HEADER, Doorbell, InvalidMessage, Message, Publication  # noqa: E402
 from queuekit.signing import Signer  # noqa: E402
 from queuekit.testing import tasks  # noqa: E402
-from queuekit.testing.bench import WorkerBench  # noqa: E402
+from queuekit.testing.bench import SLACK, WorkerBench  # noqa: E402
+from queuekit.testing.outages import BACK  # noqa: E402
+from queuekit.testing.proxy import Proxy  # noqa: E402
 from queuekit.testing.target import find_targets  # noqa: E402
 
 if TYPE_CHECKING:
@@ -78,6 +83,74 @@ def messages(queuekit_broker: plugin.Broker) -> Any:
         return found
 
     return read
+
+
+# ---- taking --------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_worker_gives_back_is_in_the_queue_as_it_came(adapter: CeleryAdapter, messages: Any) -> None:
+    """Its transport keeps what it has taken in its own memory: nothing of it is in Redis."""
+    adapter.publish([replace(FIRST, number=n) for n in (1, 2, 3)])
+    first, second, third = messages()
+    taken: list[Any] = []
+    options: dict[str, Any] = {"transport": "queuekit.adapters.celery.transport:Transport"}
+    options["transport_options"] = adapter.broker.transport_options(5.0)
+    with Connection(adapter.broker.url(), **options) as connection:
+        channel = connection.channel()
+        channel.basic_qos(0, 2, False)
+        with Consumer(channel, [adapter.broker.queue("q")], accept=["json"], on_message=taken.append):
+            while len(taken) < 2:
+                connection.drain_events(timeout=5)
+            with pytest.raises(TimeoutError):
+                connection.drain_events(timeout=0.2)  # it has two already
+            assert [one.headers["id"] for one in taken] == [first["headers"]["id"], second["headers"]["id"]]
+            taken[0].ack()
+            assert messages() == [third]
+            taken[1].reject(requeue=True)  # behind all others, as kombu does
+            for place in second["headers"], second["properties"]["delivery_info"]:
+                place["redelivered"] = True
+            assert messages() == [third, second]
+            connection.drain_events(timeout=5)
+    # What was left of it at the connection's end is taken next.
+    for place in third["headers"], third["properties"]["delivery_info"]:
+        place["redelivered"] = True
+    assert messages() == [third, second]
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"), [({}, False), ({"adopt": "true"}, True), ({"store_lost": "adopt"}, True)]
+)
+def test_what_the_record_may_not_know_is_written_down_when_it_is_taken(
+    bench: WorkerBench, settings: dict[str, str], kept: bool
+) -> None:
+    bench.start_worker(**settings)
+    job = tasks.sleep.enqueue(1)
+    bench.started(job)
+    with redis.Redis.from_url(bench.settings["broker_url"]) as client:
+        assert client.exists(f"queuekit.{bench.settings['namespace']}:unacked") == kept
+    assert job.result(timeout=20) == "slept"
+
+
+def test_what_runs_is_not_put_into_the_queue_again_when_its_connection_breaks(
+    queuekit_broker: plugin.Broker, tmp_path: Path
+) -> None:
+    """As kombu would all that this connection has brought."""
+    (target,) = find_targets(("celery-threads",))
+    with Proxy(urlsplit(queuekit_broker.url).port or 0) as proxy:
+        urls = {"broker_url": proxy.url(queuekit_broker.url), "store_url": queuekit_broker.url}
+        bench = WorkerBench(target, tmp_path, **urls, concurrency=11)
+        try:
+            with bench.in_use():
+                worker = bench.start_worker()
+                jobs = [tasks.sleep.enqueue(60) for _ in range(10)]
+                for job in jobs:
+                    bench.started(job)
+                proxy.cut()
+                bench.until(lambda: "the connection for queuekit's queues" in worker.said(), "it notices")
+                assert tasks.add.enqueue(1).result(timeout=BACK + SLACK) == 2
+                assert [worker.said().count(f"[{job.id}] received") for job in jobs] == [1] * 10
+        finally:
+            bench.close()
 
 
 # ---- publishing ----------------------------------------------------------------------------------------------------
@@ -121,7 +194,8 @@ def test_arguments_that_kombu_would_read_as_objects_stay_in_the_record(adapter: 
     adapter.publish([Publication(Message("p", "t", args, {}, "q", "celery"), 1, 1, "e")])
     (found,) = messages(priority=9)
     assert found["body"][0] == ["(in the record)"]
-    assert found["headers"][HEADER]["private"] is True  # placeholders: never to be adopted
+    header = found["headers"][HEADER]
+    assert (header["private"], header["left_out"]) == (False, True)  # placeholders: never to be adopted
 
 
 def test_long_arguments_are_cut_for_the_monitors_alone(adapter: CeleryAdapter, messages: Any) -> None:
@@ -296,7 +370,7 @@ def test_a_task_that_is_not_known_here_goes_to_the_execution_all_the_same(gate: 
     assert (message.headers["task"], message.headers["shadow"]) == (UNKNOWN, "new.task")
 
 
-def test_arguments_that_kombu_would_make_objects_of_are_hidden_under_a_signature_that_holds(
+def test_arguments_that_kombu_would_make_objects_of_are_left_out_under_a_signature_that_holds(
     adapter: CeleryAdapter, messages: Any
 ) -> None:
     signer = Signer(["0123456789abcdef"], "n")
@@ -304,7 +378,7 @@ def test_arguments_that_kombu_would_make_objects_of_are_hidden_under_a_signature
     (found,) = messages()
     bell = Doorbell.from_header(found["headers"][HEADER])
     signer.check_bell(bell)
-    assert (bell.private, found["body"][0]) == (True, ["(in the record)"])
+    assert (bell.left_out, found["body"][0]) == (True, ["(in the record)"])
 
 
 def test_celerys_own_tasks_are_not_run_under_our_header(gate: Gate) -> None:

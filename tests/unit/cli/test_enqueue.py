@@ -239,10 +239,16 @@ def test_more_lines_are_skipped_than_there_are(shell: World) -> None:
     assert shell.run("enqueue", ADD, "--file", "-", "--skip", "2", input=jsonl([1], [2])).exit_code == 0
 
 
-def test_with_hooks_what_is_recorded_of_a_batch_is_not_skipped_again(
+def test_what_is_recorded_of_a_batch_one_by_one_is_not_skipped_again(
     shell: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "hooked.py").write_text("def hook(event): pass\n")
+    (tmp_path / "hooked.py").write_text(
+        "from contextlib import nullcontext\n"
+        "class Around:\n"
+        "    def __call__(self, event): pass\n"
+        "    def around_enqueue(self, event, headers): return nullcontext()\n"
+        "hook = Around()\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     shell.environ["QUEUEKIT_HOOKS"] = "hooked:hook"
     shell.run("enqueue", ADD, "--args", "[17]", "--id", "n_4")

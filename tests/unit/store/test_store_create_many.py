@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,7 +85,7 @@ def test_plain_jobs_are_written_in_short_as_at_length(
     found, answers = [], []
     for short in (True, False):
         if not short:
-            monkeypatch.setattr(type(store), "_add", lambda *_: None)
+            monkeypatch.setattr("queuekit.store.redis._laid_out", lambda *_: None)
         answers.append(store.create_many([new("a"), new("b")], wires))
         names = {name for name in redis_world.key_names() - {"meta"} if not (refused and name.startswith("broker"))}
         found.append({name: contents(redis_world, name) for name in names})
@@ -170,3 +171,38 @@ def test_what_the_broker_refuses_is_left_to_be_published(redis_world: World, ask
         made = store.create_many([new("a")], [wire(key)])
     assert made == [Created(True, True, store.epoch(), 1, 1)]
     assert redis_world.command("ZCARD", f"{redis_world.prefix}outbox:{R}") == 1
+
+
+def test_asked_for_before_the_answer_is_waited_for(redis_world: World) -> None:
+    store, key = redis_world.store, f"{redis_world.prefix}broker"
+    epoch = store.epoch()
+    creating = store.creating([new("a"), new("b")], [wire(key)] * 2)
+    creating.start()
+    until = time.monotonic() + 20
+    while not redis_world.command("EXISTS", f"{redis_world.prefix}job:b") and time.monotonic() < until:
+        time.sleep(0.001)
+    assert redis_world.command("LLEN", key) == 2, "nobody has asked for the answer yet"
+    assert creating() == [Created(True, True, epoch, None, 1)] * 2
+    assert creating() == [Created(True, True, epoch, None, 1)] * 2, "a lost answer: asked again, it is the same"
+    assert redis_world.command("LLEN", key) == 2
+
+
+def test_what_was_asked_for_and_dropped_is_no_answer_to_anything_else(redis_world: World) -> None:
+    store, key = redis_world.store, f"{redis_world.prefix}broker"
+    store.epoch()
+    for number in range(3):
+        creating = store.creating([new(f"a{number}")], [wire(key)])
+        creating.start()
+        creating.drop()
+    assert store.status("none of these") is None
+    assert isinstance(store.create_many([new("b")], [wire(key)]), list)
+
+
+def test_a_server_that_does_not_know_the_script_and_an_empty_store(redis_world: World) -> None:
+    store, key = redis_world.store, f"{redis_world.prefix}broker"
+    redis_world.command("SCRIPT", "FLUSH")
+    creating = store.creating([new("a")], [wire(key)])
+    creating.start()
+    (made,) = creating()  # type: ignore[misc]
+    assert (made.created, made.pseq) == (True, None)
+    assert redis_world.command("LLEN", key) == 1

@@ -283,7 +283,7 @@ def test_each_script_is_named_after_its_operation_and_each_operation_has_one() -
         "_flows",
         "_several",
     }
-    assert scripts - {"add"} == protocol() - READS  # which is the short way of create_many
+    assert scripts - {"add"} == protocol() - READS - {"creating"}  # which is the short way of create_many
 
 
 def every_operation(world: World) -> None:
@@ -376,12 +376,13 @@ def test_every_operation_runs_the_script_of_its_name(redis_world: World, monkeyp
     run = RedisStore._run
 
     def watched(self: RedisStore, operation: str, *args: Any) -> Any:
-        ran.add((sys._getframe(1).f_code.co_name, operation))
+        caller = sys._getframe(1).f_code.co_name
+        ran.add(("create_many" if caller == "_create_any" else caller, operation))
         return run(self, operation, *args)
 
     monkeypatch.setattr(RedisStore, "_run", watched)
     every_operation(redis_world)
-    assert ran == {(name, name) for name in protocol() - READS}
+    assert ran == {(name, name) for name in protocol() - READS - {"creating"}}
 
 
 ANSWERED_FROM_ONE_KEY = {

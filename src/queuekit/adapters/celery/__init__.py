@@ -6,7 +6,8 @@ What queuekit asks for, and what it becomes here:
     id                      the Celery task's id for the first publication, `<id>-<number>` for a later one
     arguments               args and kwargs of the Celery message, JSON; a worker runs what the record says
     timeout                 limits of our own in the task; prefork's hard time limit 5 s later kills the child
-    late acknowledgement    acks_late, with a prefetch of one message for each process or thread
+    late acknowledgement    acks_late, with a prefetch of one message for each process or thread; on Redis a worker has
+                            what it has taken in its memory alone, and the record carries the job
     retries                 none of Celery's: each wait is parked in the record
     outcome                 SUCCESS, RETRY, FAILURE or REVOKED, as states and as events; a duplicate leaves them alone
 

@@ -23,8 +23,8 @@ from kombu.messaging import Producer
 
 from queuekit.adapters import BrokerAway
 from queuekit.clients import await_name
-from queuekit.message import BUCKETS, HEADER, bucket, header_around, split_route
-from queuekit.payload.arguments import HIDDEN, Arguments, as_json
+from queuekit.message import BUCKETS, HEADER, bucket, shown_of, split_route
+from queuekit.payload.arguments import as_json
 from queuekit.settings import redact
 from queuekit.store import Wire, WireForm
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from queuekit.message import Message, Publication
+    from queuekit.payload.arguments import Arguments
     from queuekit.settings import Settings
 
     _Native = tuple[Queue, str, dict[str, Any]]  # where to, the body, and what goes around it
@@ -55,7 +56,6 @@ T = TypeVar("T")
 
 # kombu's JSON reads objects out of dictionaries with this key. The arguments of the record are not touched by it.
 LOOKS_LIKE_AN_OBJECT: Final = '"__type__"'
-IN_THE_RECORD: Final = Arguments.of(["(in the record)"], {})
 EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -110,6 +110,12 @@ class Broker:
     @property
     def prefix(self) -> str:
         return f"queuekit.{self.settings.namespace}."
+
+    @property
+    def keeps_books(self) -> bool:
+        """Whether a worker writes down in Redis what it has taken: where the record may not know of it. Otherwise that
+        would be half of what the parent of its children does, for a message that the record rings again sooner."""
+        return self.settings.adopt or self.settings.store_lost == "adopt"
 
     @property
     def queue_per_level(self) -> bool:
@@ -182,6 +188,7 @@ class Broker:
         # would stay: hence a day.
         own = f"queuekit.{self.settings.namespace}:unacked"
         return {
+            "ack_emulation": self.keeps_books,
             "visibility_timeout": 86400,
             "unacked_key": own,
             "unacked_index_key": f"{own}_index",
@@ -260,11 +267,11 @@ class Broker:
         self._use(lambda link: link.send(messages, until))
 
     def _native(self, publication: Publication) -> _Native:
-        message, id, header = publication.message, publication.native_id, dict(publication.header())
-        args, kwargs = publication.shown
+        message, id = publication.message, publication.native_id
+        args, kwargs, header = publication.within(self.settings.shown_limit)
         body = json.dumps([args, kwargs, EMBED])
         if LOOKS_LIKE_AN_OBJECT in body:
-            args, kwargs, header = IN_THE_RECORD.args, IN_THE_RECORD.kwargs, dict(publication.header(hidden=True))
+            args, kwargs, header = publication.left_out()
             body = json.dumps([args, kwargs, EMBED])
         level = split_route(message.route)[2]
         headers = {
@@ -274,7 +281,7 @@ class Broker:
             "argsrepr": _short(tuple(args)),
             "kwargsrepr": _short(kwargs),
             "origin": origin(),
-            HEADER: header,
+            HEADER: dict(header),
         }
         options = {
             "content_type": "application/json",
@@ -292,9 +299,9 @@ class Broker:
         if not self.is_redis:
             return None
         _, name, level = split_route(like.route)
-        queue, step, hidden = self.queue(name, level).name, self.priority(level), like.hidden
+        queue, step = self.queue(name, level).name, self.priority(level)
         form = WireForm(("LPUSH", f"{queue}{SEP}{step}" if step else queue, WireForm.DOORBELL))
-        shown_header, hidden_header = header_around(like), header_around(like, hidden=True)
+        shown_as = shown_of(like, self.settings.shown_limit, unfit=_looks_like_an_object)
         same = json.dumps(_same(like))[1:-1]
         properties = {
             "reply_to": "",
@@ -308,12 +315,8 @@ class Broker:
         embed = json.dumps(EMBED)
 
         def wire(id: str, arguments: Arguments) -> Wire:
-            shown, header = HIDDEN if hidden else arguments, shown_header
+            shown, (before, between, then, behind) = shown_as(arguments)
             body = f"[{shown.args_text},{shown.kwargs_text},{embed}]"
-            if LOOKS_LIKE_AN_OBJECT in body:
-                shown, header = IN_THE_RECORD, hidden_header
-                body = f"[{shown.args_text},{shown.kwargs_text},{embed}]"
-            before, between, then, behind = header
             args, kwargs = as_json(_short(tuple(shown.args))), as_json(_short(shown.kwargs))
             encoded, tag = base64.b64encode(body.encode()).decode(), uuid.uuid4()
             named = f'"id":"{id}","root_id":"{id}","origin":"{origin()}","argsrepr":{args},"kwargsrepr":{kwargs}'
@@ -345,6 +348,10 @@ def _same(like: Message) -> dict[str, Any]:
         "retries": 0,
         "timelimit": [None if like.timeout is None else like.timeout + BACKSTOP, None],
     }
+
+
+def _looks_like_an_object(arguments: Arguments) -> bool:
+    return LOOKS_LIKE_AN_OBJECT in arguments.args_text or LOOKS_LIKE_AN_OBJECT in arguments.kwargs_text
 
 
 def _short(value: Any) -> str:

@@ -63,6 +63,8 @@ def compile_rows(
         acknowledged = "when a process or thread takes the message up; the record carries the job from there on"
     elif pool.name == ASYNC and not adapter.async_by_link:
         acknowledged = "when it is taken: many are popped at a time, and the record carries the jobs from there on"
+    elif not broker.keeps_books:
+        acknowledged = "when it is taken: the record carries the job from there on"
     else:
         acknowledged = "after the task, whose outcome is in the record by then; a message that comes again is dropped"
     yield rows["late_ack"].native(

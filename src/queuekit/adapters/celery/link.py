@@ -225,13 +225,15 @@ class Link:
     def _broken(self, error: Exception) -> None:
         if not self.over:
             log.warning("the connection for queuekit's queues: %s; again in %g s", error or type(error).__name__, AGAIN)
+        if self.broker.is_redis and self._channel is not None:
+            self._channel.do_restore = self.broker.keeps_books  # Celery has what this connection brought, and runs it
         self._drop(self._connection and self._connection.collect)
         if not self.over and self._timer is None:
             self._timer = self.hub.call_later(AGAIN, self.open)
 
     def _drop(self, end: Callable[[], object] | None) -> None:
-        """What was delivered by this connection is delivered again, by the next one or to somebody else; a message that
-        Celery has already runs on, and its second delivery is dropped."""
+        """A message that Celery has already runs on. What else was delivered by this connection comes again, from the
+        broker or by its record; a second delivery is dropped."""
         if self._loop is not None:
             self._loop.close()
         self._loop = self._connection = self._channel = None

@@ -33,9 +33,17 @@ class Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
         try:
             connection: Any = self.connection
             channel = self.channel or connection.default_channel
-            return not isinstance(channel, Channel) or channel.client.pubsub_numpat() > 0
+            return not isinstance(channel, Channel) or _has_pattern(channel)
         except NoPermissionError:  # then as Celery does, and the server's log of refusals is not filled
             self._forbidden = True
             return True
         except Exception:  # the broker is away: what is sent next says so
             return True
+
+
+def _has_pattern(channel: Any) -> bool:
+    """By the connection that publishes. kombu has opened another one, to take messages with, which nobody does here."""
+    with channel.conn_or_acquire() as client:
+        heard: bool = client.pubsub_numpat() > 0
+    channel.async_pool.disconnect(inuse_connections=False)
+    return heard

@@ -132,6 +132,15 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self._made = super()._create_client()
         return self._made
 
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        """As it came: without its books, kombu would put together again what it has read of it."""
+        if self.ack_emulation:
+            super()._restore(message, leftmost)
+            return
+        info = message.delivery_info
+        with self.conn_or_acquire() as client:
+            self._do_restore_message(message._raw, info["exchange"], info["routing_key"], client, leftmost)
+
     def _brpop_read(self, **options: Any) -> Any:
         self.connection.has_read = False
         try:

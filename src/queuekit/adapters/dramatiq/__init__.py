@@ -96,13 +96,13 @@ class DramatiqAdapter:
     def _fields(self, publication: Publication) -> dict[str, Any]:
         """Of the message, but for its timestamp."""
         message = publication.message
-        args, kwargs = publication.shown
+        args, kwargs, header = publication.within(self.settings.shown_limit)
         return {
             "queue_name": self._queue(message.route),
             "actor_name": message.task,
             "args": tuple(args),
             "kwargs": kwargs,
-            "options": {HEADER: publication.header(), **_options(message)},
+            "options": {HEADER: header, **_options(message)},
             "message_id": publication.native_id,
         }
 

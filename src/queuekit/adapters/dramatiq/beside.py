@@ -9,9 +9,11 @@ docs/decisions/0006-beside-a-dramatiq-broker.md.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 import threading
 import time
+from multiprocessing.synchronize import Event
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -34,6 +36,7 @@ __all__ = ["Beside", "install"]
 
 log = logging.getLogger("queuekit.dramatiq")
 
+LOOK: Final = 0.02  # seconds between two looks whether Dramatiq's command has heard of this process
 HURRIED: Final = 2.0  # seconds for handing back what runs, where the process leaves without a stop in good order
 
 
@@ -112,6 +115,16 @@ def url_of_broker(broker: dramatiq.Broker) -> str:
     return url
 
 
+def boot_event() -> Event | None:
+    """By which a process that `dramatiq` started says that it is up; None in any other, also where that was handed an
+    event of the user's. The command hands its own to the process alone, as an argument."""
+    process: Any = multiprocessing.current_process()
+    target = getattr(process, "_target", None)
+    if (getattr(target, "__module__", ""), getattr(target, "__qualname__", "")) != ("dramatiq.cli", "worker_process"):
+        return None
+    return next((one for one in process._args if isinstance(one, Event)), None)
+
+
 class Beside(dramatiq.Middleware):
     """In each process in which a worker of the user's broker starts: our threads and our steward, until it stops."""
 
@@ -150,6 +163,16 @@ class Beside(dramatiq.Middleware):
         self._hurry = Finalize(None, self._hand_back, exitpriority=100)
         if threading.current_thread() is threading.main_thread():
             self._take_signals()
+        threading.Thread(target=self._open, args=[engine], name="queuekit-open", daemon=True).start()
+
+    @staticmethod
+    def _open(engine: Engine) -> None:
+        """Once Dramatiq's command has heard that this process is up. It waits for that on an event that both processes
+        lock: if a job killed this one meanwhile, the command would wait for 30 s, or hang for ever with no worker."""
+        event = boot_event()
+        while event is not None and not event.is_set():
+            time.sleep(LOOK)
+        engine.open()
 
     def _take_signals(self) -> None:
         """Dramatiq's command asks once a second whether it was told to stop, and at a second signal it leaves with an

@@ -151,6 +151,7 @@ class Broker(dramatiq.Broker):
         threads: how many messages to hold at most. Only a worker consumes.
         stopping: set when nothing more is to be fetched.
         beside: whether the user's broker has a worker in this process, which has told its middleware that it starts.
+            There are no slots then until Engine.open().
         carrier: for the class that carries the messages.
     """
 
@@ -167,7 +168,7 @@ class Broker(dramatiq.Broker):
         **carrier: Any,
     ) -> None:
         self.settings, self.timeout, self.beside = settings, timeout, beside
-        self.slots = threading.Semaphore(threads)
+        self.slots = threading.Semaphore(0 if beside else threads)
         self.stopping = stopping or threading.Event()
         self.held: set[Fetched] = set()
         theirs = [one for one in user_broker.middleware if _may_see(one)] if user_broker else []

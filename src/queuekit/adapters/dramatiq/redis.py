@@ -22,8 +22,7 @@ from dramatiq.common import current_millis
 from queuekit.adapters import BrokerAway
 from queuekit.adapters.dramatiq.broker import LEVELS, Broker, Consumer, Fetched, compact, encode, level_queue
 from queuekit.clients import connect, one_try
-from queuekit.message import HEADER, header_around
-from queuekit.payload.arguments import HIDDEN
+from queuekit.message import HEADER, shown_of
 from queuekit.store import Wire, WireForm
 
 if TYPE_CHECKING:
@@ -141,19 +140,18 @@ class RedisBroker(Broker, engine.RedisBroker):
 
     def wiring(self, like: Message, queue: str, options: Mapping[str, Any]) -> Callable[[str, Arguments], Wire] | None:
         key = self.key(queue)
-        hidden, own, bell = like.hidden, WireForm.OWN, WireForm.DOORBELL
+        own, bell = WireForm.OWN, WireForm.DOORBELL
         form = WireForm(("HSET", f"{key}.msgs", own, bell), ("RPUSH", key, own))
         named = f'{{"queue_name":{compact(queue)},"actor_name":{compact(like.task)},"args":'
-        header, between, then, behind = header_around(like)
-        behind += f",{compact(options)[1:-1]},"
+        more, shown_as = compact(options)[1:-1], shown_of(like, self.settings.shown_limit)
 
         def wire(id: str, arguments: Arguments) -> Wire:
-            shown = HIDDEN if hidden else arguments
+            shown, (header, between, then, behind) = shown_as(arguments)
             shown_text = f'{shown.args_text},"kwargs":{shown.kwargs_text}'
             # The first of the job: its id is nobody else's.
             rest = f'"redis_message_id":"{id}"}},"message_id":"{id}","message_timestamp":{current_millis()}}}'
             before = f'{named}{shown_text},"options":{{"{HEADER}":{header}{id}{between}'
-            return Wire(form, (id, before, then, behind + rest, id))
+            return Wire(form, (id, before, then, f"{behind},{more},{rest}", id))
 
         return wire
 

@@ -149,6 +149,10 @@ class Engine:
         queues = ", ".join(self.worker.queues)
         log.info("worker %s: %d threads for the queues %s", self.worker.name, self.threads, queues)
 
+    def open(self) -> None:
+        """Beside: take jobs, which until then its consumers have no slot for."""
+        self.broker.slots.release(self.threads)
+
     @property
     def busy(self) -> bool:
         """Whether a job runs that may still end, before the process does."""

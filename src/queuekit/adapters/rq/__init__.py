@@ -27,8 +27,7 @@ from rq.utils import utcformat
 from queuekit.adapters import ASYNC, BrokerAway, Capabilities, Pool
 from queuekit.adapters.rq.job import BACKSTOP, DoorbellJob
 from queuekit.clients import connect, one_try
-from queuekit.message import HEADER, header_around, split_route
-from queuekit.payload.arguments import HIDDEN
+from queuekit.message import HEADER, shown_of, split_route
 from queuekit.store import Wire, WireForm
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ class RqAdapter:
         """What RQ's enqueue_job() sends, but for the compression of its data, which RQ reads without as well. RQ takes
         ten times as long over it, mostly for what none of ours has."""
         _, queue, level = split_route(like.route)
-        queue, hidden = queue_name(self.settings.namespace, queue, level), like.hidden
+        queue = queue_name(self.settings.namespace, queue, level)
         same = {
             **EMPTY,
             "origin": queue,
@@ -175,10 +174,11 @@ class RqAdapter:
         own, bell = WireForm.OWN, WireForm.DOORBELL
         differ = ("created_at", own, "data", own, "enqueued_at", own, "meta", bell)
         form = WireForm(("SADD", QUEUES, key), ("HSET", own, *fields, *differ), ("RPUSH", key, own))
-        header, between, then, behind = header_around(like)
+        shown_as = shown_of(like, self.settings.shown_limit)
 
         def wire(id: str, arguments: Arguments) -> Wire:
-            now, shown = utcformat(utcnow()), HIDDEN if hidden else arguments
+            now = utcformat(utcnow())
+            shown, (header, between, then, behind) = shown_as(arguments)
             data = f"[{task},null,{shown.args_text},{shown.kwargs_text}]"
             before = f'{{"{HEADER}":{header}{id}{between}'
             return Wire(form, (f"{JOB_KEY}{id}", now, data, now, before, then, behind + "}", id))
@@ -187,7 +187,7 @@ class RqAdapter:
 
     def _job(self, publication: Publication, client: redis.Redis) -> Job:
         message = publication.message
-        args, kwargs = publication.shown
+        args, kwargs, bell = publication.within(self.settings.shown_limit)
         return Job.create(
             message.task,
             args=args,
@@ -198,7 +198,7 @@ class RqAdapter:
             result_ttl=_native_ttl(message),
             failure_ttl=NATIVE_TTL,
             description=message.task,
-            meta={HEADER: dict(publication.header())},
+            meta={HEADER: dict(bell)},
             serializer=JSONSerializer,
         )
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from queuekit.execution import Delivery
 from queuekit.message import HEADER, Doorbell, InvalidMessage
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["BACKSTOP", "DoorbellJob"]
 
@@ -40,20 +44,35 @@ class DoorbellJob(Job):
     place = ""
     most: ClassVar[int] = 1 << 24
 
+    @classmethod
+    def blank(cls, connection: redis.Redis) -> DoorbellJob:
+        return cls("blank", connection=connection, serializer=JSONSerializer)
+
+    def named(self, id: str) -> DoorbellJob:
+        """A blank one of that name: RQ's own way to make one takes as long as reading the hash. Raises ValueError."""
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
+        made.id = id
+        return made
+
     def restore(self, raw_data: Any) -> Any:
         """Of the hash only what a doorbell needs, and what monitors show of it. Raises InvalidMessage."""
         # RQ would decompress these two, whatever becomes of them, and follow what the rest name: callbacks by their
         # names, jobs that wait for this one, retries, limits of its rate.
         kept = {name: value for name, value in raw_data.items() if name in KEPT}
-        size = sum(map(len, raw_data.values()))
+        size, data = sum(map(len, raw_data.values())), kept.get(b"data", b"")
         if b"data" in kept and size <= self.most:
             try:
-                data = zlib.decompressobj().decompress(kept[b"data"], self.most + 1)
+                data = zlib.decompressobj().decompress(data, self.most + 1)
                 size = max(size, len(data))
             except zlib.error:
                 pass  # plain, then
         if size > self.most:
             raise InvalidMessage(f"it takes {size} bytes or more, and none of ours more than {self.most}")
+        return self.fill(kept, data)
+
+    def fill(self, kept: dict[bytes, bytes], data: bytes) -> Any:
+        """`data`: that of the hash, decompressed."""
         return super().restore(kept)
 
     @property

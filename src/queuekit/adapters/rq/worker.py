@@ -104,7 +104,7 @@ class DoorbellQueue(Queue):
                     with connection.pipeline(transaction=False) as pipe:
                         pipe.hgetall(b"rq:job:" + raw)
                         (row,) = pipe.execute(raise_on_error=False)
-                    job = cls.opened(raw, row, found[key], connection)
+                    job = cls.opened(raw, row, found[key], DoorbellJob.blank(connection))
                 if cls.worker.stopping.is_set():
                     connection.lpush(key, raw)  # a doorbell too many is dropped
                     break
@@ -115,12 +115,13 @@ class DoorbellQueue(Queue):
         raise StopRequested
 
     @classmethod
-    def opened(cls, raw: bytes, row: Any, queue: Queue, connection: redis.Redis) -> DoorbellJob | None:
+    def opened(cls, raw: bytes, row: Any, queue: Queue, blank: DoorbellJob) -> DoorbellJob | None:
         """The job of that name, of whose hash the broker says `row`: its fields, or an error. None: it is none that can
         run. Raises redis.RedisError."""
+        connection = blank.connection
         said = raw.decode("utf-8", "backslashreplace")
         try:
-            job = DoorbellJob(raw.decode(), connection=connection, serializer=JSONSerializer)
+            job = blank.named(raw.decode())
             if isinstance(row, Exception):
                 raise row
             if not row:

@@ -43,14 +43,14 @@ import re
 import secrets
 import threading
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from hashlib import sha1
 from importlib import resources
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from queuekit.clients import ask_all, connect, one_try, open_cluster
+from queuekit.clients import Asking, ask_all, connect, one_try, open_cluster, packed
 from queuekit.errors import ConfigError
 from queuekit.job import JobStatus, Record
 from queuekit.store import (
@@ -61,6 +61,7 @@ from queuekit.store import (
     Claim,
     Claimed,
     Created,
+    Creating,
     Done,
     DueSchedule,
     Early,
@@ -308,27 +309,39 @@ class RedisStore:
                 self._connected = self._connected or _connect(self._url, self._timeout)
         return self._connected
 
-    def _run(self, operation: str, *args: Arg) -> Any:
-        import redis.exceptions
-
+    def _argv(self, *args: Arg) -> list[Arg]:
         now = "" if self._clock is None else str(int(self._clock()))
         # A new name at each call: one that was kept could name the store before and after it was emptied.
-        argv = [now, self._lease, _new_epoch(), self._retention, self._dead_ttl, *args]  # the first are COMMON
+        return [now, self._lease, _new_epoch(), self._retention, self._dead_ttl, *args]  # the first are COMMON
+
+    def _run(self, operation: str, *args: Arg) -> Any:
+        argv = self._argv(*args)
         batch: _Batch | None = getattr(self._here, "batch", None)
-        if batch is not None:
-            return batch.take(operation, argv)
+        return self._ask_for(operation, argv) if batch is None else batch.take(operation, argv)
+
+    def _command(self, operation: str, argv: Sequence[Arg]) -> tuple[Arg, ...]:
+        return ("EVALSHA", _sha(operation), 1, self._prefix, *argv)
+
+    def _begin(self, command: Any) -> Asking | None:
+        """None: it is to be asked in one step."""
+        return None if self._url.startswith(CLUSTER) else Asking(self._client, [command])
+
+    def _ask_for(self, operation: str, argv: Sequence[Arg], command: Any = None, asking: Asking | None = None) -> Any:
+        """`command`: what asks for it, packed or not; `asking`: where it is asked for already."""
+        import redis.exceptions
+
         try:
             try:
-                return self._ask("EVALSHA", _sha(operation), 1, self._prefix, *argv)
+                return self._ask(command or self._command(operation, argv), asking)
             except redis.exceptions.NoScriptError:  # the first call, or the server was started anew
                 return self._client.eval(_source(operation), 1, self._prefix, *argv)
         except (_NotConnected, redis.RedisError, redis.exceptions.RedisClusterException) as error:
             raise _failed(operation, error) from error
 
-    def _ask(self, *command: Any) -> Any:
+    def _ask(self, command: Any, asking: Asking | None) -> Any:
         if self._url.startswith(CLUSTER):
             return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
-        (answer,) = ask_all(self._client, [command])
+        (answer,) = (asking or Asking(self._client, [command])).answers()
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -429,29 +442,27 @@ class RedisStore:
         return _created(self._run("create", *_new(job)))
 
     def create_many(self, jobs: Sequence[NewJob], wires: Sequence[Wire | None] = ()) -> list[Created] | IdTaken:
-        given = [wire for wire in wires if wire is not None]
-        if jobs and len(given) == len(jobs) and all(map(_is_plain, jobs)):
-            made = self._add(jobs, given)
-            if made is not None:
-                return made
+        return self.creating(jobs, wires)()
+
+    def creating(self, jobs: Sequence[NewJob], wires: Sequence[Wire | None] = ()) -> Creating:
+        laid_out = _laid_out(jobs, wires)
+        whole = partial(self._create_any, jobs, wires)
+        if laid_out is None:
+            return Creating(whole)
+        argv = self._argv(*laid_out)
+        # Packed by whoever prepares it while the server is busy with others: it is a tenth of the work.
+        command: Any = self._command("add", argv)
+        if not self._url.startswith(CLUSTER):
+            command = packed(command)
+        return _Adding(partial(self._begin, command), partial(self._ask_for, "add", argv, command), len(jobs), whole)
+
+    def _create_any(self, jobs: Sequence[NewJob], wires: Sequence[Wire | None]) -> list[Created] | IdTaken:
         # As one argument: redis-py takes longer over hundreds of them than the server over all the rest.
         asked = [[_new(job), *_wired(wire)] for job, wire in zip(jobs, wires or [None] * len(jobs), strict=True)]
         rows = self._run("create_many", _compact(asked))
         if isinstance(rows, str):
             return IdTaken(rows)
         return [_created(row) for row in rows]
-
-    def _add(self, jobs: Sequence[NewJob], wires: Sequence[Wire]) -> list[Created] | None:
-        """None: one of them is there, or the store is empty; or they cannot be laid out for it."""
-        laid_out = _laid_out(jobs, wires)
-        said: str | None = None if laid_out is None else self._run("add", *laid_out)
-        if said is None:
-            return None
-        now, epoch, *left = said.split()
-        at = int(now) / 1000
-        if not left:
-            return [Created(True, True, epoch, None, at=at)] * len(jobs)
-        return [Created(True, True, epoch, pseq, at=at) for pseq in map(int, left)]
 
     def holder(self, key: str) -> str | None:
         return cast("str | None", self._run("holder", key))
@@ -860,6 +871,42 @@ def _wired(wire: Wire | None) -> list[Any]:
     return [*place, *around, commands]
 
 
+class _Adding(Creating):
+    """By add.lua, or by create_many.lua where one of them is there, or the store is empty."""
+
+    def __init__(
+        self,
+        begin: Callable[[], Asking | None],
+        ask: Callable[[Asking | None], Any],
+        count: int,
+        whole: Callable[[], list[Created] | IdTaken],
+    ) -> None:
+        super().__init__(whole)
+        self._begin, self._add, self._count = begin, ask, count
+        self._asking: Asking | None = None
+
+    def start(self) -> None:
+        with suppress(Exception):  # the call says so
+            self._asking = self._begin()
+
+    def drop(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.drop()
+
+    def __call__(self) -> list[Created] | IdTaken:
+        asking, self._asking = self._asking, None
+        said: str | None = self._add(asking)
+        return self._ask() if said is None else self._made(said)
+
+    def _made(self, said: str) -> list[Created]:
+        now, epoch, *left = said.split()
+        at = int(now) / 1000
+        if not left:
+            return [Created(True, True, epoch, None, at=at)] * self._count
+        return [Created(True, True, epoch, pseq, at=at) for pseq in map(int, left)]
+
+
 def _is_plain(job: NewJob) -> bool:
     """As add.lua has them."""
     return (
@@ -873,13 +920,16 @@ def _is_plain(job: NewJob) -> bool:
     )
 
 
-def _laid_out(jobs: Sequence[NewJob], wires: Sequence[Wire]) -> list[Arg] | None:
-    """What add.lua takes. None: it takes commands of one form."""
-    form = wires[0].form
+def _laid_out(jobs: Sequence[NewJob], wires: Sequence[Wire | None]) -> list[Arg] | None:
+    """What add.lua takes. None: it takes plain jobs, and commands of one form."""
+    first = wires[0] if jobs and len(wires) == len(jobs) else None
+    if first is None or not all(map(_is_plain, jobs)):
+        return None
+    form = first.form
     own: list[Arg] = [len(jobs), *form.laid_out]
     ttl, as_text = None, ""
     for job, wire in zip(jobs, wires, strict=True):
-        if wire.form is not form and wire.form.laid_out != form.laid_out:
+        if wire is None or (wire.form is not form and wire.form.laid_out != form.laid_out):
             return None
         if job.result_ttl != ttl:
             ttl, as_text = job.result_ttl, _ms(job.result_ttl)

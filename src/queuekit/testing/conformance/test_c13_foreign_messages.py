@@ -28,8 +28,15 @@ class Forged(Publication):
 
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def header(self, *, hidden: bool = False) -> Mapping[str, Any]:
-        return {**Publication.header(self, hidden=hidden), **self.changes}
+    def header(self, *, left_out: bool = False) -> Mapping[str, Any]:
+        return {**Publication.header(self, left_out=left_out), **self.changes}
+
+
+class Whole(Publication):
+    """Sent by somebody who leaves nothing out."""
+
+    def within(self, most: int | None) -> Any:
+        return super().within(None)
 
 
 class Renamed(Publication):
@@ -95,7 +102,7 @@ class TestC13:
         publication = bench.publication(job)
         noise = random.Random(1).randbytes(limit).hex()  # noise, of which nothing can be compressed
         large = dataclasses.replace(publication.message, args=[noise])
-        bench.ring(Publication(large, publication.pseq, 1, publication.epoch, publication.signer))
+        bench.ring(Whole(large, publication.pseq, 1, publication.epoch, publication.signer))
         (found,) = bench.until(lambda: in_quarantine(bench), "it is in quarantine")
         assert str(limit) in found[1]
         assert len(found[0]) < limit / 2
