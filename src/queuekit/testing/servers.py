@@ -8,6 +8,7 @@ and then ends the server.
 from __future__ import annotations
 
 import importlib.util
+import secrets
 import shutil
 import signal
 import socket
@@ -228,7 +229,11 @@ def _values(client: Any, key: bytes) -> Iterable[bytes]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback device. None of those that the system gives to outgoing connections: one of them would
+    have it before the server does. Raises RuntimeError."""
+    for _ in range(100):
+        port = 15_000 + secrets.randbelow(17_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port from 15000 to 32000 on 127.0.0.1")

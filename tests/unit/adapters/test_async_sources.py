@@ -475,7 +475,7 @@ def test_a_broker_that_restarts_is_found_again_and_delivers_again(
 def test_jobs_that_run_past_the_consumer_timeout(kind: str, queuekit_server: RedisServer, tmp_path: Path) -> None:
     for backend in ("celery", "dramatiq"):
         pytest.importorskip(backend)
-    with a_rabbitmq(tmp_path / "rabbitmq", consumer_timeout=1000) as server:
+    with a_rabbitmq(tmp_path / "rabbitmq", consumer_timeout=3000) as server:
         server.control("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
         for name in ("celery-async-rabbitmq", "dramatiq-async-rabbitmq"):
             (target,) = find_targets((name,))
@@ -486,7 +486,7 @@ def test_jobs_that_run_past_the_consumer_timeout(kind: str, queuekit_server: Red
             try:
                 with bench.in_use():
                     worker = bench.start_worker()
-                    jobs = [tasks.sleep_async.enqueue(4.0) for _ in range(9)]
+                    jobs = [tasks.sleep_async.enqueue(6.0) for _ in range(9)]
                     assert [job.result(timeout=60) for job in jobs] == ["slept"] * 9
                     assert [len(job.info().attempts) for job in jobs] == [1] * 9
                     assert [len(bench.journal.entries(job.id, "start")) for job in jobs] == [1] * 9

@@ -353,7 +353,7 @@ def test_a_worker_that_stops_takes_nothing(adapter: DramatiqAdapter, consumer: A
 
 
 class Impatient(RabbitServer):
-    """Cuts a channel whose delivery stays unacknowledged for a second, for which it looks twice a second."""
+    """Cuts a channel whose delivery stays unacknowledged for three seconds, for which it looks twice a second."""
 
     def prepare(self) -> Any:
         command, environ = super().prepare()
@@ -367,7 +367,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
         binary = find_rabbitmq()
     except LookupError as error:
         require(str(error))
-    with Impatient(binary, tmp_path_factory.mktemp("rabbitmq"), options={"consumer_timeout": 1000}) as server:
+    with Impatient(binary, tmp_path_factory.mktemp("rabbitmq"), options={"consumer_timeout": 3000}) as server:
         yield server
 
 
@@ -420,7 +420,7 @@ def test_jobs_that_run_past_the_consumer_timeout(
     try:
         with bench.in_use():
             worker = bench.start_worker()
-            jobs = [tasks.sleep.enqueue(4.0) for _ in range(4)]  # on two threads
+            jobs = [tasks.sleep.enqueue(6.0) for _ in range(4)]  # on two threads
             assert [job.result(timeout=60) for job in jobs] == ["slept"] * 4
             assert [len(job.info().attempts) for job in jobs] == [1] * 4
             assert [len(bench.journal.entries(job.id, "start")) for job in jobs] == [1] * 4

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
 import time
 import zlib
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -197,7 +199,7 @@ def test_a_key_that_is_no_job_goes_to_quarantine_and_its_neighbour_is_handed_out
     queuekit_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RQ's own would end the worker."""
-    from queuekit.adapters.rq.worker import DoorbellQueue
+    from queuekit.adapters.rq.worker import DoorbellQueue, Hooks
 
     class Worker:
         aside: ClassVar[list[str]] = []
@@ -214,6 +216,7 @@ def test_a_key_that_is_no_job_goes_to_quarantine_and_its_neighbour_is_handed_out
     queue = DoorbellQueue("odd", connection=client, job_class=DoorbellJob, serializer=JSONSerializer)
     client.rpush(queue.key, "odd", "x")
     monkeypatch.setattr(DoorbellQueue, "worker", Worker(), raising=False)
+    monkeypatch.setattr(DoorbellQueue, "native", object.__new__(Hooks), raising=False)
     job, _ = DoorbellQueue.dequeue_any([queue], 1, client)
     assert job.id == "x"
     assert len(Worker.aside) == 1
@@ -268,3 +271,38 @@ def test_a_cancelled_one_is_stopped(running: App, queuekit_broker: Broker) -> No
     with pytest.raises(JobCancelled):
         job.result(timeout=15)
     status_of(queuekit_broker, job.id, JobStatus.STOPPED)
+
+
+def test_where_no_process_can_be_started_ahead_each_job_has_one_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from queuekit.adapters.rq.worker import AGAIN, HorseWorker, Spare
+
+    def fork(*_: object) -> Spare:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    worker, now = object.__new__(HorseWorker), 1000.0
+    monkeypatch.setattr(Spare, "fork", fork)
+    monkeypatch.setattr("queuekit.adapters.rq.worker.time.monotonic", lambda: now)
+    assert worker.may_rest
+    worker.rest()
+    assert not worker.may_rest
+    assert worker._hand_over(None, None) is None  # type: ignore[arg-type]
+    now += AGAIN
+    assert worker.may_rest
+
+
+def test_a_job_that_was_handed_over_goes_on_where_rq_cannot_note_it() -> None:
+    from queuekit.adapters.rq.worker import HorseWorker
+
+    class Cut(HorseWorker):
+        name, connection = "w", None  # type: ignore[assignment]
+
+        def prepare_execution(self, job: Any) -> Any:
+            raise redis.ConnectionError("the broker is away")
+
+    told: list[Any] = []
+    spare: Any = SimpleNamespace(tell=told.append, let_go=lambda: told.append("no more"))
+    worker = object.__new__(Cut)
+    worker.executions = {}
+    execution = worker._book(SimpleNamespace(id="x"), spare)
+    assert told == ["", "no more"]
+    assert list(worker.executions.values()) == [execution], "a signal does not take it for idle"

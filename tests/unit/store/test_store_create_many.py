@@ -176,6 +176,7 @@ def test_what_the_broker_refuses_is_left_to_be_published(redis_world: World, ask
 def test_asked_for_before_the_answer_is_waited_for(redis_world: World) -> None:
     store, key = redis_world.store, f"{redis_world.prefix}broker"
     epoch = store.epoch()
+    store.create_many([new("first")], [wire(f"{key}:first")])  # a server that does not know the script yet says so
     creating = store.creating([new("a"), new("b")], [wire(key)] * 2)
     creating.start()
     until = time.monotonic() + 20

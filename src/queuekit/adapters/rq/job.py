@@ -34,12 +34,14 @@ class DoorbellJob(Job):
 
     Attributes:
         adopted: the delivery of a job that a native producer enqueued, once its record is made.
+        came: its hash as it was read, where another process is to run it.
         execution, place: RQ's name for what runs, and the name of the queue that it came from, where one process runs
             many.
         most: the bytes that a hash may take, also once its data is decompressed. Set by a worker.
     """
 
     adopted: Delivery | None = None
+    came: Any = None
     execution = ""
     place = ""
     most: ClassVar[int] = 1 << 24

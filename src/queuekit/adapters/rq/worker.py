@@ -13,13 +13,14 @@ import socket
 import threading
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import redis
 from rq import Queue, SimpleWorker, worker_registration
 from rq import Worker as ForkingWorker
 from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
+from rq.executions import Execution
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import as_text, now
@@ -28,6 +29,7 @@ from rq.worker import BaseWorker
 from queuekit.adapters import ASYNC
 from queuekit.adapters.rq import NATIVE_TTL, queue_name
 from queuekit.adapters.rq.job import DoorbellJob
+from queuekit.adapters.rq.spare import Spare
 from queuekit.errors import ConfigError
 from queuekit.execution import Dropped, Ended, Failed, Held, Released, Retried, Succeeded, Unrecorded
 from queuekit.message import BUCKETS, InvalidMessage, shortened
@@ -36,12 +38,10 @@ from queuekit.store.redis import read_scripts
 from queuekit.worker import leave
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rq.executions import Execution
+    from collections.abc import Callable, Iterator
 
     from queuekit.adapters.rq import RqAdapter
-    from queuekit.execution import Outcome
+    from queuekit.execution import Delivery, Outcome
     from queuekit.worker import Worker
 
 __all__ = [
@@ -58,6 +58,8 @@ __all__ = [
 log = logging.getLogger("queuekit.rq")
 
 POLL: Final = 2  # seconds that a worker waits in the broker before it looks around
+BRIEFLY: Final = 0.005  # seconds without a message after which a worker has nothing to do
+AGAIN: Final = 10.0  # seconds after a fork that failed
 OURS: Final = "queuekit"  # the field of RQ's hash of a worker that marks ours
 HANDING_BACK: Final = 1.5  # seconds that user code has to end then
 HAND_BACK: Final = signal.SIGQUIT  # tells a process that runs user code that the grace is over
@@ -70,11 +72,13 @@ class DoorbellQueue(Queue):
     """A queue that hands out what can be read, and reports the rest.
 
     Attributes:
-        worker, places: set by serve(), since RQ makes queues by class. The queue and level of each of RQ's names.
+        worker, native, places: set by serve(), since RQ makes queues by class. RQ's worker; the queue and level of each
+            of RQ's names.
         holding: a message is out of the broker, and a stop must wait until it is handed out or back.
     """
 
     worker: Worker
+    native: ClassVar[Hooks]
     places: ClassVar[dict[str, tuple[str, int]]] = {}
     holding: ClassVar[bool] = False
 
@@ -89,10 +93,14 @@ class DoorbellQueue(Queue):
         adopts = cls.worker.settings.adopt
         try:
             while not cls.worker.stopping.is_set():
+                may_rest = timeout is not None and cls.native.may_rest
                 cls.holding = adopts
-                popped: Any = connection.blpop(list(found), timeout or 1)
+                popped: Any = connection.blpop(list(found), BRIEFLY if may_rest else timeout or 1)
                 cls.holding = popped is not None
                 if popped is None:
+                    if may_rest:
+                        cls.native.rest()
+                        continue
                     if timeout is None:
                         return None
                     if not cls.worker.stopping.is_set():
@@ -109,6 +117,7 @@ class DoorbellQueue(Queue):
                     connection.lpush(key, raw)  # a doorbell too many is dropped
                     break
                 if job is not None:
+                    job.came = row
                     return job, found[key]
         finally:
             cls.holding = False
@@ -173,6 +182,16 @@ class Hooks(BaseWorker):
     taken = 0
     _beaten = _lasts = _suspended = 0.0  # when it last sent a heartbeat, for how long, and when it asked
     idle = False  # the queues are empty, and it was asked to end then
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether it wants to be told, by rest(), that it has nothing to do."""
+        return False
+
+    def rest(self) -> None: ...
+
+    def let_go(self) -> None:
+        """It works no more."""
 
     def serialize(self) -> dict[str, Any]:
         """What RQ keeps of a worker, and that it is one of ours: a native one has no business on our queues."""
@@ -302,7 +321,27 @@ class Hooks(BaseWorker):
 
 
 class HorseWorker(Hooks, ForkingWorker):
-    """A process for each job."""
+    """A process for each job. One is forked while there is nothing to do, and the next job need not wait for that."""
+
+    _spare: Spare | None = None
+    _not_before = 0.0  # by time.monotonic(): another spare one
+    _booked_as: Callable[[], str] | None = None  # in a horse: what RQ calls what it runs
+
+    @property
+    def may_rest(self) -> bool:
+        return self._spare is None and time.monotonic() >= self._not_before
+
+    def rest(self) -> None:
+        try:
+            self._spare = Spare.fork(self._get_ready, self._run_handed)
+        except OSError as error:  # a job has one forked, or says so
+            self._not_before = time.monotonic() + AGAIN
+            log.warning("no process could be started ahead of the next job: %s", error)
+
+    def let_go(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.end()
 
     def perform_job(self, job: Any, queue: Queue, execution: Execution) -> bool:
         try:
@@ -312,12 +351,42 @@ class HorseWorker(Hooks, ForkingWorker):
 
     def execute_job(self, job: Any, queue: Queue) -> None:
         limit = job.timeout
-        execution = self.prepare_execution(job)
-        self.fork_work_horse(job, queue)
+        DoorbellQueue.holding = True  # no stop cuts in before RQ has it among what runs
+        try:
+            spare = self._hand_over(job, queue)
+            if spare is None:
+                execution = self.prepare_execution(job)
+                self.fork_work_horse(job, queue)
+            else:
+                execution = self._book(job, spare)
+        finally:
+            DoorbellQueue.holding = False
         # RQ kills a horse RQ_GRACE seconds after its timeout; ours is meant to die at the limit's backstop.
         job.timeout = -1 if limit is None or limit < 0 else limit - RQ_GRACE - 0.5
         self.monitor_work_horse(job, queue, execution)
         self.set_state("idle")
+
+    def _hand_over(self, job: Any, queue: Queue) -> Spare | None:
+        """The process that runs it from here on, where one waited for it."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        if not spare.tell((job.id, job.came, job.redis_server_version, job.delivery(), queue.name)):
+            spare.end()
+            return None
+        self._horse_pid = spare.pid
+        return spare
+
+    def _book(self, job: Any, spare: Spare) -> Execution:
+        """RQ's notes of what runs, while it claims: it takes them away at its end, and waits for them there."""
+        with best_effort():
+            self.prepare_execution(job)
+        if not self.executions:
+            self.executions[""] = Execution("", job.id, self.connection, self.name)
+        (execution,) = self.executions.values()
+        spare.tell(execution.id)
+        spare.let_go()
+        return execution
 
     def maintain_heartbeats(self, job: Any, execution: Execution) -> None:
         if self.stop_at is not None and time.monotonic() > self.stop_at:
@@ -344,6 +413,30 @@ class HorseWorker(Hooks, ForkingWorker):
         log.warning("the horse of RQ job %s died (%s); the steward ends its attempt", job.id, ret_val)
 
     # ---- in the horse -----------------------------------------------------------------------------------------------
+
+    def _get_ready(self) -> None:
+        os.setpgrp()
+        self.setup_work_horse_signals()
+        with suppress(Exception):  # the job is told, if it is away then too
+            self.connection.ping()
+            self.qk.store.now()
+
+    def _run_handed(self, handed: tuple[str, Any, Any, Delivery, str], next_told: Callable[[], str]) -> None:
+        """What RQ's own would have of its parent, were it forked for this job."""
+        id, row, version, delivery, name = handed
+        os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, id
+        job = DoorbellJob.blank(self.connection).named(id)
+        job.restore(row)
+        job.take_over(delivery)
+        job.redis_server_version = version
+        self._booked_as = next_told
+        self.executions = {"": Execution("", id, self.connection, self.name)}
+        self.main_work_horse(job, next(queue for queue in self.queues if queue.name == name))
+
+    def _say(self, job: Any, queue: Queue, execution: Execution, outcome: Outcome, *, private: bool) -> None:
+        if self._booked_as is not None:
+            execution.id = self._booked_as()
+        super()._say(job, queue, execution, outcome, private=private)
 
     def setup_work_horse_signals(self) -> None:
         assert self.pid is not None
@@ -473,6 +566,7 @@ def serve(
                 log_job_description=False,
             )
             native.qk = worker
+            DoorbellQueue.native = native
             if not started:
                 refuse_native_workers(native)
                 native._install_signal_handlers()
@@ -484,6 +578,9 @@ def serve(
             native.work(max_jobs=None if max_jobs is None else max_jobs - taken, **options)
         except redis.RedisError as error:
             log.warning("the broker is away: %s", error)
+        finally:
+            if native is not None:
+                native.let_go()
         if native is not None:
             taken += native.taken
             if native.idle or (max_jobs is not None and taken >= max_jobs):
