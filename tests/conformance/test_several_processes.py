@@ -13,6 +13,7 @@ import pytest
 from queuekit.testing import tasks
 from queuekit.testing.bench import SLACK, TASKS
 from queuekit.testing.process import living
+from queuekit.testing.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,17 +191,18 @@ class TestOnOne:
         assert parent.wait(2 + 5 + SLACK) == 0
         quiet(bench, parent)
 
-    def test_all_have_one_page_of_metrics(self, new_bench: Callable[..., WorkerBench], free_port: int) -> None:
+    def test_all_have_one_page_of_metrics(self, new_bench: Callable[..., WorkerBench]) -> None:
         import urllib.request
 
         pytest.importorskip("prometheus_client")
         bench = new_bench(concurrency=1)
-        parent = start(bench, metrics_port=free_port)
+        port = free_port()
+        parent = start(bench, metrics_port=port)
         both = [tasks.sleep.enqueue(0.8), tasks.sleep.enqueue(0.8)]
         assert len({bench.ended(job).attempts[0].worker for job in both}) == 2
 
         def counted() -> bool:
-            with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as page:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
                 lines = page.read().decode().splitlines()
             found = [one for one in lines if "succeeded" in one and tasks.sleep.name in one and "_total{" in one]
             return sum(float(one.rpartition(" ")[2]) for one in found) == len(bench.journal.entries(event="end"))
@@ -209,13 +211,3 @@ class TestOnOne:
         parent.terminate()
         assert parent.wait(5 + 5 + SLACK) == 0
         quiet(bench, parent)
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

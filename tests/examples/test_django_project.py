@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from examples_place import EXAMPLES, Place, installed
 
+from queuekit.testing.servers import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -77,9 +79,7 @@ def answers(port: int) -> bool:
 
 
 def test_a_view_enqueues_on_commit_and_the_worker_runs_it(project: Place, until: Callable[..., object]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with running(project, "runserver", "--noreload", f"127.0.0.1:{port}"):
         until(lambda: answers(port), "the service answers")
         # Refused after on_commit() was called: with the row the job is taken back.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from queuekit.testing.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,9 +139,7 @@ def dramatiq_dashboard(broker_url: str, folder: Path, *queues: str) -> Iterator[
 @contextmanager
 def _started(kind: type[Any], command: list[str], folder: Path, environ: dict[str, str]) -> Iterator[Any]:
     """Ends with the block. Raises RuntimeError with its log where it does not answer."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     given = [part.replace("{port}", str(port)) for part in command]
     module = [] if given[0].endswith(".py") else ["-m"]
     log = folder / f"{kind.__name__}.log"

@@ -229,11 +229,11 @@ def _values(client: Any, key: bytes) -> Iterable[bytes]:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback device. None of those that the system gives to outgoing connections: one of them would
+    """A TCP port of the loopback device. None of those that systems give to outgoing connections: one of these would
     have it before the server does. Raises RuntimeError."""
     for _ in range(100):
-        port = 15_000 + secrets.randbelow(17_000)
+        port = 10_000 + secrets.randbelow(10_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise RuntimeError("no free port from 15000 to 32000 on 127.0.0.1")
+    raise RuntimeError("no free port from 10000 to 20000 on 127.0.0.1")
