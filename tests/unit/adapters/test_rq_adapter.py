@@ -290,6 +290,32 @@ def test_where_no_process_can_be_started_ahead_each_job_has_one_forked(monkeypat
     assert worker.may_rest
 
 
+def test_a_process_that_waits_is_replaced_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from queuekit.adapters.rq.worker import FRESH, HorseWorker, Spare
+
+    said: list[str] = []
+    spares: Any = [
+        SimpleNamespace(end=lambda: said.append("first ended")),
+        SimpleNamespace(end=lambda: said.append("second ended"), tell=lambda what: False),
+    ]
+    worker, now = object.__new__(HorseWorker), 1000.0
+    monkeypatch.setattr(Spare, "fork", lambda *_: spares.pop(0))
+    monkeypatch.setattr("queuekit.adapters.rq.worker.time.monotonic", lambda: now)
+    worker.rest()
+    now += FRESH - 1
+    assert not worker.may_rest
+    now += 1
+    assert worker.may_rest
+    worker.rest()
+    assert said == ["first ended"]
+    assert not worker.may_rest
+    job: Any = SimpleNamespace(id="x", came={}, redis_server_version=None, delivery=lambda: None)
+    queue: Any = SimpleNamespace(name="q")
+    assert worker._hand_over(job, queue) is None, "it has gone: the job has one forked"
+    assert said == ["first ended", "second ended"]
+    assert worker.may_rest
+
+
 def test_a_job_that_was_handed_over_goes_on_where_rq_cannot_note_it() -> None:
     from queuekit.adapters.rq.worker import HorseWorker
 

@@ -8,6 +8,8 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any
 
+from queuekit.processes import ENDING
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
@@ -31,18 +33,21 @@ class Spare:
         """In the new process `get_ready` is called at once, and `run` with what is told first and a function that waits
         for what is told next, and raises EOFError where nothing is. Raises OSError."""
         here, there = Pipe(duplex=False)
+        # Until it has handlers of its own no signal takes it back into what its parent was about to do.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             pid = os.fork()
         except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             here.close()
             there.close()
             raise
         if not pid:
-            # Whatever happens, this process must not go on with what its parent was about to do.
             code = 1
             try:
                 there.close()
                 get_ready()
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 try:
                     first = here.recv()
                 except EOFError:
@@ -51,6 +56,7 @@ class Spare:
                     run(first, here.recv)
             finally:
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         here.close()
         return cls(pid, there)
 

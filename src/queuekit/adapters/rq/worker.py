@@ -59,6 +59,7 @@ log = logging.getLogger("queuekit.rq")
 
 POLL: Final = 2  # seconds that a worker waits in the broker before it looks around
 BRIEFLY: Final = 0.005  # seconds without a message after which a worker has nothing to do
+FRESH: Final = 60.0  # seconds that a process waits for a job: what is between forgets connections that say nothing
 AGAIN: Final = 10.0  # seconds after a fork that failed
 OURS: Final = "queuekit"  # the field of RQ's hash of a worker that marks ours
 HANDING_BACK: Final = 1.5  # seconds that user code has to end then
@@ -324,18 +325,20 @@ class HorseWorker(Hooks, ForkingWorker):
     """A process for each job. One is forked while there is nothing to do, and the next job need not wait for that."""
 
     _spare: Spare | None = None
-    _not_before = 0.0  # by time.monotonic(): another spare one
+    _next_spare = 0.0  # when it is to have another one, by time.monotonic()
     _booked_as: Callable[[], str] | None = None  # in a horse: what RQ calls what it runs
 
     @property
     def may_rest(self) -> bool:
-        return self._spare is None and time.monotonic() >= self._not_before
+        return time.monotonic() >= self._next_spare
 
     def rest(self) -> None:
+        self.let_go()
+        self._next_spare = time.monotonic() + FRESH
         try:
             self._spare = Spare.fork(self._get_ready, self._run_handed)
         except OSError as error:  # a job has one forked, or says so
-            self._not_before = time.monotonic() + AGAIN
+            self._next_spare = time.monotonic() + AGAIN
             log.warning("no process could be started ahead of the next job: %s", error)
 
     def let_go(self) -> None:
@@ -371,6 +374,7 @@ class HorseWorker(Hooks, ForkingWorker):
         spare, self._spare = self._spare, None
         if spare is None:
             return None
+        self._next_spare = 0.0
         if not spare.tell((job.id, job.came, job.redis_server_version, job.delivery(), queue.name)):
             spare.end()
             return None
