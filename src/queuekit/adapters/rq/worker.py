@@ -114,11 +114,12 @@ class DoorbellQueue(Queue):
                         pipe.hgetall(b"rq:job:" + raw)
                         (row,) = pipe.execute(raise_on_error=False)
                     job = cls.opened(raw, row, found[key], DoorbellJob.blank(connection))
+                    if job is not None:
+                        job.came = row
                 if cls.worker.stopping.is_set():
                     connection.lpush(key, raw)  # a doorbell too many is dropped
                     break
                 if job is not None:
-                    job.came = row
                     return job, found[key]
         finally:
             cls.holding = False
