@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from queuekit.testing.servers import RedisServer, find_server
 
@@ -21,3 +22,17 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.start()
     yield server.url
     server.kill()
+
+
+@pytest.fixture
+def client(valkey_url: str) -> Iterator[redis.Redis]:
+    """Of that server, which is empty."""
+    with redis.Redis.from_url(valkey_url) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def connection(client: redis.Redis) -> redis.Redis:
+    """RQ's word for it."""
+    return client

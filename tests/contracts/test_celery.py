@@ -47,13 +47,6 @@ def test_version() -> None:
 
 
 @pytest.fixture
-def client(valkey_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(valkey_url) as client:
-        client.flushdb()
-        yield client
-
-
-@pytest.fixture
 def connection(valkey_url: str, client: redis.Redis) -> Iterator[Any]:
     with Connection(valkey_url) as connection:
         yield connection

@@ -25,17 +25,9 @@ from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage  # noqa
 from queuekit.adapters.dramatiq.beside import boot_event  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SOON = 20.0  # seconds to wait for another thread before a test counts as failed
-
-
-@pytest.fixture
-def client(valkey_url: str) -> Iterator[redis.Redis]:
-    made = redis.Redis.from_url(valkey_url)
-    made.flushdb()
-    yield made
-    made.close()
 
 
 @pytest.fixture

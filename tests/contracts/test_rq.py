@@ -21,15 +21,7 @@ from rq.worker import BaseWorker  # noqa: E402
 from rq_workers import run_all  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def connection(valkey_url: str) -> Iterator[redis.Redis]:
-    client = redis.Redis.from_url(valkey_url)
-    client.flushdb()
-    yield client
-    client.close()
+    pass
 
 
 def queue_on(connection: redis.Redis, name: str = "q", **options: Any) -> Queue:

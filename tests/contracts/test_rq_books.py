@@ -24,17 +24,9 @@ from queuekit.adapters.rq.job import DoorbellJob  # noqa: E402
 from queuekit.execution.outcomes import Failed, Succeeded  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 VALUES = [3, None, "text", {"a": [1, 2.5, None]}, "ü\N{GRINNING FACE}"]
-
-
-@pytest.fixture
-def connection(valkey_url: str) -> Iterator[redis.Redis]:
-    client = redis.Redis.from_url(valkey_url)
-    client.flushdb()
-    yield client
-    client.close()
 
 
 def give(value: Any) -> Any:

@@ -144,7 +144,7 @@ class Guard:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
             os.dup2(output.fileno(), 2)  # our own errors too: the owner's terminal, or pipe, is the owner's
             for port in (self.port, 0, 0, 0):
-                self.port = _free(port)
+                self.port = free_port(port)
                 self.server = self._launch(lock, output.fileno())
                 if self._ready():
                     break
@@ -246,8 +246,8 @@ maxmemory-policy noeviction
             self.server.wait()
 
 
-def _free(port: int) -> int:
-    """That port if it is free: running workers reconnect to it. Else another one.
+def free_port(port: int = 0) -> int:
+    """That port if it is free: running workers reconnect to it. Else another one. Raises Failed.
 
     Below the ranges from which systems take the ports of outgoing connections (32768 on Linux, 49152 on macOS): one of
     those could have it when the next owner wants it again.

@@ -8,7 +8,6 @@ and then ends the server.
 from __future__ import annotations
 
 import importlib.util
-import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +17,8 @@ from contextlib import suppress
 from os import kill
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from queuekit.embedded.guard import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -226,14 +227,3 @@ def _values(client: Any, key: bytes) -> Iterable[bytes]:
         case b"stream":
             return [value for _, fields in client.xrange(key) for value in fields.values()]
     return []
-
-
-def free_port() -> int:
-    """A TCP port of the loopback device. None of those that systems give to outgoing connections: one of these would
-    have it before the server does. Raises RuntimeError."""
-    for _ in range(100):
-        port = 10_000 + secrets.randbelow(10_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no free port from 10000 to 20000 on 127.0.0.1")

@@ -430,7 +430,7 @@ class HorseWorker(Hooks, ForkingWorker):
         """What RQ's own would have of its parent, were it forked for this job."""
         id, row, version, delivery, name = handed
         os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, id
-        job = DoorbellJob.blank(self.connection).named(id)
+        job = DoorbellJob(id, connection=self.connection, serializer=JSONSerializer)
         job.restore(row)
         job.take_over(delivery)
         job.redis_server_version = version
